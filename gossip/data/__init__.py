@@ -1,0 +1,1 @@
+"""Recipes, data sets on disk, and which node trains on which part of them."""

@@ -1,0 +1,1 @@
+"""The real world: ZeroMQ sockets, keys and tickets, threads, files."""

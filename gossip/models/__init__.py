@@ -1,0 +1,1 @@
+"""Layers -> Model(dim, init, loss_and_grad, evaluate) over one flat float32 vector."""

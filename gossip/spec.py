@@ -1,0 +1,214 @@
+"""Experiment: one TOML file that says what a swarm trains, and how.
+
+Everything outside `[node]` is what the swarm must share; its canonical form is hashed, and nodes
+with different hashes refuse each other. `[node]` is what one machine decides for itself.
+A wrong file ends in one SpecError that names file, key, value and what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from gossip.data.partition import Partition, parse_partition
+from gossip.data.recipes import Recipe, find_recipe
+from gossip.errors import SpecError
+from gossip.models.layers import Layer, preset_layers, resolve_layers
+
+CANONICAL_BYTES_MAX = 16_384  # the whole spec travels to a joiner in one frame
+
+
+class DataSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which data set, and how it is split into shards."""
+
+    recipe: Annotated[str, Meta(min_length=1, description="a recipe's name or the path of its .toml")] = "glyphs"
+    partition: Annotated[
+        str, Meta(description='"iid", "dirichlet(alpha)" with alpha > 0, or "classes(k)" with k >= 1')
+    ] = "iid"
+    shards: Annotated[int, Meta(ge=1, le=100_000, description="a whole number from 1 to 100000")] = 4
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The network: a preset's name, or its layers in order."""
+
+    preset: Annotated[str, Meta(description="a preset's name, such as mlp or lenet")] = ""
+    layers: Annotated[
+        tuple[str, ...], Meta(max_length=256, description='a list like ["dense 128", "relu", "dense 10"]')
+    ] = ()
+
+
+class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Local SGD on every node, and when the swarm is done."""
+
+    samples: Annotated[
+        int, Meta(ge=1, le=10**15, description="a whole number from 1: samples the whole swarm trains on")
+    ] = 2_000_000
+    batch: Annotated[int, Meta(ge=1, le=65_536, description="a whole number from 1 to 65536")] = 32
+    learning_rate: Annotated[float, Meta(gt=0, le=100, description="a number above 0, at most 100")] = 0.1
+    momentum: Annotated[float, Meta(ge=0, lt=1, description="a number from 0 to below 1")] = 0.9
+    weight_decay: Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")] = 0.0
+    warmup: Annotated[float, Meta(ge=0, lt=1, description="the share of the run, 0 to below 1")] = 0.03
+
+
+class ExchangeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often and how much of the model two nodes average."""
+
+    every_steps: Annotated[int, Meta(ge=1, le=100_000, description="a whole number from 1: local steps")] = 8
+    blocks: Annotated[
+        float, Meta(gt=0, le=1, description="a number above 0, at most 1: the share of the model offered")
+    ] = 0.25
+
+
+class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one machine decides for itself; never hashed, never sent."""
+
+    listen: Annotated[str, Meta(description="an address like tcp://0.0.0.0:7700")] = "tcp://0.0.0.0:7700"
+    advertise: Annotated[str, Meta(description="HOST:PORT under which others reach this node")] = ""
+    data_dir: Annotated[str, Meta(description="a folder that holds the data files")] = ""
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole experiment, checked. `load` reads a file; `from_canonical` reads what a peer sent."""
+
+    name: str
+    seed: int
+    data: DataSpec
+    model: ModelSpec
+    train: TrainSpec
+    exchange: ExchangeSpec
+    node: NodeSpec
+    recipe: Recipe
+
+    @property
+    def partition(self) -> Partition:
+        return parse_partition(self.data.partition)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layer chain with its shapes resolved against the recipe's images."""
+        texts = preset_layers(self.model.preset) if self.model.preset else self.model.layers
+        return resolve_layers(texts, self.recipe.shape, len(self.recipe.classes))
+
+    def canonical(self) -> bytes:
+        """The hashed part as JSON with sorted keys: what a swarm must share, and what a joiner is sent."""
+        shared = msgspec.to_builtins(self)
+        del shared["node"]
+        shared["layers"] = [layer.text for layer in self.layers]
+        return json.dumps(shared, sort_keys=True, separators=(",", ":")).encode()
+
+    @property
+    def hash(self) -> bytes:
+        """First 8 bytes of the SHA-256 of the canonical form."""
+        return hashlib.sha256(self.canonical()).digest()[:8]
+
+    def with_node(self, **settings: Any) -> Experiment:
+        """A copy whose `[node]` table has these settings (command-line options win over the file)."""
+        return msgspec.structs.replace(self, node=msgspec.structs.replace(self.node, **settings))
+
+
+SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "data": DataSpec,
+    "model": ModelSpec,
+    "train": TrainSpec,
+    "exchange": ExchangeSpec,
+    "node": NodeSpec,
+}
+TOP_LEVEL = {
+    "name": Annotated[
+        str,
+        Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="up to 64 letters, digits, '.', '_', '-'"),
+    ],
+    "seed": Annotated[int, Meta(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")],
+}
+
+
+def load(path: str | Path) -> Experiment:
+    """Read and check an experiment file. Raises SpecError, one line."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot read the experiment file ({error}); expected a TOML file") from error
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{path}: not valid TOML: {error}") from error
+    table.setdefault("name", path.stem)
+    return _experiment(table, str(path), beside=path.parent)
+
+
+def from_canonical(text: bytes) -> Experiment:
+    """The experiment a swarm sent to a joiner. Raises SpecError."""
+    if len(text) > CANONICAL_BYTES_MAX:
+        raise SpecError(f"the swarm's spec: {len(text)} bytes, expected at most {CANONICAL_BYTES_MAX}")
+    try:
+        table = json.loads(text)
+        layers = table.pop("layers")
+        recipe = msgspec.convert(table.pop("recipe"), Recipe)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise SpecError(f"the swarm's spec cannot be read ({error}); is it another version of gossip?") from error
+    experiment = _experiment(table, "the swarm's spec", recipe=recipe)
+    if [layer.text for layer in experiment.layers] != layers:
+        raise SpecError(f"the swarm's spec: preset {experiment.model.preset!r} has other layers in this version")
+    return experiment
+
+
+def _experiment(
+    table: dict[str, Any], source: str, beside: Path | None = None, recipe: Recipe | None = None
+) -> Experiment:
+    _refuse_unknown(table, (*TOP_LEVEL, *SECTIONS), source, "")
+    top = {"seed": 1} | {
+        key: _field(table[key], kind, source, key) for key, kind in TOP_LEVEL.items() if key in table
+    }
+    sections = {name: _section(table.get(name, {}), kind, source, name) for name, kind in SECTIONS.items()}
+    model, data = sections["model"], sections["data"]
+    if bool(model.preset) == bool(model.layers):
+        raise SpecError(f"{source}: [model] expects either preset or layers, one of the two")
+    try:
+        recipe = recipe or find_recipe(data.recipe, beside)
+    except SpecError as error:
+        raise SpecError(f"{source}: data.recipe = {data.recipe!r}: {error}") from error
+    try:
+        parse_partition(data.partition).check(len(recipe.classes), data.shards)
+    except SpecError as error:
+        raise SpecError(f"{source}: data.partition = {data.partition!r}: {error}") from error
+    experiment = Experiment(**top, **sections, recipe=recipe)
+    key = f"model.preset = {model.preset!r}" if model.preset else f"model.layers = {list(model.layers)}"
+    try:
+        experiment.layers  # noqa: B018 - resolving the chain is the check
+    except SpecError as error:
+        raise SpecError(f"{source}: {key}: {error}") from error
+    if len(experiment.canonical()) > CANONICAL_BYTES_MAX:
+        raise SpecError(f"{source}: the spec and its recipe exceed {CANONICAL_BYTES_MAX} bytes; shorten them")
+    return experiment
+
+
+def _section(table: Any, kind: type[msgspec.Struct], source: str, name: str) -> Any:
+    if not isinstance(table, dict):
+        raise SpecError(f"{source}: {name} = {table!r}: expected a table [{name}]")
+    hints = get_type_hints(kind, include_extras=True)
+    _refuse_unknown(table, tuple(hints), source, f"{name}.")
+    return kind(**{key: _field(value, hints[key], source, f"{name}.{key}") for key, value in table.items()})
+
+
+def _field(value: Any, kind: Any, source: str, key: str) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        expected = next(meta.description for meta in kind.__metadata__ if isinstance(meta, Meta))
+        raise SpecError(f"{source}: {key} = {value!r}: expected {expected}") from error
+
+
+def _refuse_unknown(table: dict[str, Any], known: tuple[str, ...], source: str, prefix: str) -> None:
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(known)}"
+            raise SpecError(f"{source}: {prefix}{key} = {value!r}: unknown key; {hint}")
