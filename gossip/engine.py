@@ -1,0 +1,137 @@
+"""Executes the core's effects through its ports. The same engine runs live and in the simulator.
+
+The node decides, the engine does: it parses what peers sent (once, here), hands inputs to the
+node, and turns each effect into one call on a port. A peer's error ends here, as a named event;
+our own broken invariant goes on up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from gossip import wire
+from gossip.errors import PeerError
+from gossip.ledger import Ledger
+from gossip.observe import Observer
+from gossip.protocol import events as ev
+from gossip.protocol.node import Node
+from gossip.protocol.wire_events import FramesDropped, FramesReceived, WireEvent
+
+
+class Clock(Protocol):
+    """now: seconds, monotonic, from an arbitrary start."""
+
+    def now(self) -> float: ...
+
+
+class Transport(Protocol):
+    """Links to peers. A peer is its public key (32 bytes)."""
+
+    def dial(self, peer: bytes, address: str) -> None: ...
+    def hang_up(self, peer: bytes) -> None: ...
+    def send(self, peer: bytes, frames: Sequence[bytes], kind: str) -> bool: ...
+
+
+class Workers(Protocol):
+    """Whoever owns the parameters. Takes trainer effects; answers come back as inputs."""
+
+    def submit(self, effect: ev.Effect) -> None: ...
+
+
+class Engine:
+    """One node, its ports, and the loop between them."""
+
+    def __init__(
+        self,
+        node: Node,
+        spec_hash: bytes,
+        *,
+        clock: Clock,
+        transport: Transport,
+        workers: Workers,
+        ledger: Ledger,
+        observe: Observer,
+    ) -> None:
+        self.node = node
+        self.finished: str | None = None  # the reason, once the node is done
+        self._spec_hash = spec_hash
+        self._clock = clock
+        self._transport = transport
+        self._ledger = ledger
+        self._observe = observe
+        on_trainer: Callable[[Any], None] = workers.submit
+        self._execute: dict[type, Callable[[Any], None]] = {
+            ev.Dial: lambda e: transport.dial(e.peer, e.address),
+            ev.HangUp: lambda e: transport.hang_up(e.peer),
+            ev.Send: self._send,
+            ev.SendPayload: self._send_payload,
+            ev.MeasureTraffic: self._measure_traffic,
+            ev.Emit: lambda e: observe(e.name, e.fields),
+            ev.Finish: self._finish,
+            **dict.fromkeys(
+                (
+                    ev.StartTraining, ev.StopTraining, ev.SetProgress, ev.PickBlocks, ev.Respond, ev.Apply, ev.GiveUp,
+                    ev.Forget, ev.ReadFragment, ev.LoadFragment, ev.Evaluate,
+                ),
+                on_trainer,
+            ),
+        }  # fmt: skip
+
+    def start(self) -> None:
+        self._do(self.node.start(self._clock.now()))
+
+    def handle(self, event: ev.Input) -> None:
+        self._do(self.node.handle(event, self._clock.now()))
+
+    def on_transport(self, event: WireEvent) -> None:
+        """What the transport saw: links as they are, frames parsed first."""
+        if isinstance(event, FramesReceived):
+            self._on_frames(event.peer, event.frames)
+        elif isinstance(event, FramesDropped):
+            peer = event.peer.hex()[:8] if event.peer else "a stranger"
+            self._observe("frames_dropped", {"peer": peer, "code": event.code, "count": event.count})
+        else:
+            self.handle(event)
+
+    def tick_if_due(self) -> None:
+        if self._clock.now() >= self.node.next_deadline():
+            self.handle(ev.Tick())
+
+    def seconds_to_deadline(self) -> float:
+        return max(0.0, self.node.next_deadline() - self._clock.now())
+
+    def _do(self, effects: list[ev.Effect]) -> None:
+        for effect in effects:
+            self._execute[type(effect)](effect)
+
+    def _on_frames(self, peer: bytes, frames: tuple[bytes, ...]) -> None:
+        try:
+            if len(frames) == 1:
+                event: ev.Input = ev.MessageReceived(peer, wire.decode_message(frames[0]))
+            else:
+                event = ev.PayloadReceived(peer, wire.decode_header(frames[0], self._spec_hash), frames[1])
+        except PeerError as error:
+            self._observe("message_refused", {"peer": peer.hex()[:8], "code": error.code, "why": str(error)})
+            return
+        self.handle(event)
+
+    def _send(self, effect: ev.Send) -> None:
+        frame = wire.encode_message(effect.message)
+        if not self._transport.send(effect.peer, (frame,), wire.kind_of_message(effect.message)):
+            name = type(effect.message).__name__
+            self._observe("send_dropped", {"peer": effect.peer.hex()[:8], "message": name})
+
+    def _send_payload(self, effect: ev.SendPayload) -> None:
+        header = wire.encode_header(effect.header, self._spec_hash)
+        if not self._transport.send(
+            effect.peer, (header, effect.body), wire.kind_of_payload(effect.header.kind)
+        ):
+            name = effect.header.kind.name.lower()
+            self._observe("send_dropped", {"peer": effect.peer.hex()[:8], "message": name})
+
+    def _measure_traffic(self, effect: ev.MeasureTraffic) -> None:
+        self.handle(ev.Traffic(self._ledger.total_bytes("sent"), self._ledger.total_bytes("received")))
+
+    def _finish(self, effect: ev.Finish) -> None:
+        self.finished = effect.reason

@@ -1,0 +1,79 @@
+"""Named events -> events.jsonl: the one truth about a run. Console and pictures read it.
+
+A line is one JSON object with `t` (unix seconds), `node` (the node's name), `event`, and fields.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+Event = dict[str, Any]
+Observer = Callable[[str, dict[str, Any]], None]
+
+
+class EventLog:
+    """Writes events as lines, each flushed at once, so that a killed node's story is complete.
+
+    A full disk never stops training: the first failed write is said once on standard error, and
+    from then on events are dropped and counted.
+    """
+
+    def __init__(
+        self, stream: TextIO, node: str, wall_clock: Callable[[], float], complain: Callable[[str], None]
+    ):
+        self._stream = stream
+        self._node = node
+        self._wall_clock = wall_clock
+        self._complain = complain
+        self.dropped = 0
+
+    def __call__(self, name: str, fields: dict[str, Any]) -> None:
+        line = {"t": round(self._wall_clock(), 4), "node": self._node, "event": name, **fields}
+        try:
+            self._stream.write(json.dumps(line, separators=(",", ":")) + "\n")
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            if self.dropped == 0:
+                self._complain(f"cannot write events any more ({error}); training goes on without them")
+            self.dropped += 1
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """Events of a run in the order they were written. A line cut short by a crash is skipped."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            event = parse_event(line)
+            if event is not None:
+                yield event
+
+
+def parse_event(line: str) -> Event | None:
+    """One event, or None where the line is not one."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event and "node" in event else None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one: temp, fsync, rename, fsync folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

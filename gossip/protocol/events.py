@@ -1,0 +1,299 @@
+"""Every input and every effect: the vocabulary of the system on two screens.
+
+Inputs come in through `Node.handle(input, now)`; effects go out and the engine executes them.
+Where an effect is answered, its docstring names the input that answers it. Payload bodies
+(`bytes`) pass through the core unread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gossip.protocol.messages import Header, Message
+from gossip.protocol.wire_events import LinkDown, LinkRefused, LinkUp
+
+# -- Inputs: from the network -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """A control message from an admitted peer, parsed and within its limits."""
+
+    peer: bytes
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadReceived:
+    """A payload from an admitted peer: its header is parsed, its body still encoded."""
+
+    peer: bytes
+    header: Header
+    body: bytes
+
+
+# -- Inputs: from the clock and the user ----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed: some deadline of the node may be due."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The user wants this node to leave, now."""
+
+    reason: str
+
+
+# -- Inputs: from the workers ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StepsDone:
+    """Another `every_steps` local steps are done (or training just began: steps = 0)."""
+
+    steps: int  # own steps so far, this start of the node
+    samples: int  # own samples so far
+    loss: float  # mean over these steps
+    step_s: float  # median duration of these steps, with what came between them
+    longest_gap_s: float  # longest time between two steps so far
+
+
+@dataclass(frozen=True, slots=True)
+class OfferReady:
+    """The offer of `exchange_id` is encoded; None where there was nothing to offer."""
+
+    exchange_id: int
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerReady:
+    """We have moved by our half; the answer that moves `peer` by the other half is encoded."""
+
+    peer: bytes
+    exchange_id: int
+    body: bytes
+    blocks: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """Our half of an exchange we began is applied: it is complete."""
+
+    exchange_id: int
+    blocks: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadUnreadable:
+    """A payload did not decode: `code` and `reason` say why."""
+
+    peer: bytes
+    header: Header
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentReady:
+    """A fragment of our state is encoded for a joiner; None where ours is not fit to be given."""
+
+    peer: bytes
+    index: int
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentLoaded:
+    """A fragment of somebody's state is now part of ours."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Accuracy and loss of our own model on held-out samples."""
+
+    accuracy: float  # fraction, 0 to 1
+    loss: float
+    samples: int  # how many held-out samples were looked at
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFailed:
+    """The loss is not finite any more: nothing of ours may be sent from here on."""
+
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes on the wire so far, of every kind."""
+
+    bytes_sent: int
+    bytes_received: int
+
+
+Input = (
+    LinkUp | LinkDown | LinkRefused | MessageReceived | PayloadReceived | Tick | StopRequested | StepsDone
+    | OfferReady | AnswerReady | Mixed | PayloadUnreadable | FragmentReady | FragmentLoaded | Evaluated
+    | TrainingFailed | Traffic
+)  # fmt: skip
+
+
+# -- Effects: on the network ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Open a link. Answered by LinkUp or LinkRefused."""
+
+    peer: bytes
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """Close our links to `peer`."""
+
+    peer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send one control message; lost without a word where there is no link."""
+
+    peer: bytes
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class SendPayload:
+    """Send one payload; lost without a word where there is no link or no byte credit."""
+
+    peer: bytes
+    header: Header
+    body: bytes
+
+
+# -- Effects: on the trainer ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StartTraining:
+    """Begin to step. The learning rate ramps up over the first `ramp_steps` (a joiner's)."""
+
+    ramp_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopTraining:
+    """Step no more; go on serving exchanges."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetProgress:
+    """Where the swarm stands in its run, 0 to 1: the learning rate follows it."""
+
+    progress: float
+
+
+@dataclass(frozen=True, slots=True)
+class PickBlocks:
+    """Choose and encode the blocks that moved most. Answered by OfferReady."""
+
+    exchange_id: int
+    fraction: float
+    skip_in_flight: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """Move by half the way towards the peer's blocks. Answered by AnswerReady or PayloadUnreadable."""
+
+    peer: bytes
+    header: Header
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Move by our half on the blocks we offered. Answered by Mixed or PayloadUnreadable."""
+
+    peer: bytes
+    header: Header
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Free the blocks of this exchange, but remember them: its answer may still come."""
+
+    exchange_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Drop what is remembered of this exchange."""
+
+    exchange_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFragment:
+    """Encode a fragment of our state for a joiner. Answered by FragmentReady."""
+
+    peer: bytes
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFragment:
+    """Make a donor's fragment part of our state. Answered by FragmentLoaded or PayloadUnreadable."""
+
+    peer: bytes
+    header: Header
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Evaluate our own model; `full` on all held-out samples. Answered by Evaluated."""
+
+    full: bool
+
+
+# -- Effects: on everything else ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureTraffic:
+    """Count the bytes on the wire. Answered by Traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """One named event for events.jsonl."""
+
+    name: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The node is done and has said goodbye: save, close, exit."""
+
+    reason: str
+
+
+Effect = (
+    Dial | HangUp | Send | SendPayload | StartTraining | StopTraining | SetProgress | PickBlocks | Respond | Apply
+    | GiveUp | Forget | ReadFragment | LoadFragment | Evaluate | MeasureTraffic | Emit | Finish
+)  # fmt: skip

@@ -1,0 +1,249 @@
+"""Pairwise exchange: offered -> answered -> mixed, or given up.
+
+Knows exchange ids, peers, deadlines and how many may be open. Does not know arrays, sockets or
+clocks: bodies pass through untouched, and `now` (seconds, monotonic) is always an argument.
+
+The rule everything here serves: an answer is a displacement the peer has already applied to its
+own model, so we apply our half exactly once per exchange id, however late it comes. A deadline
+therefore frees the slot and the blocks, never the id; ids are forgotten only when the table of
+LATE_MAX is full, and that is a named, counted loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from gossip.protocol.events import Apply, Effect, Emit, Forget, GiveUp, PickBlocks, Respond, Send, SendPayload
+from gossip.protocol.messages import Header, PayloadKind, Refusal
+
+OPEN_MAX = 4
+LATE_MAX = 64
+SERVED_MAX = 512  # answered ids remembered, so that a duplicated offer does not move us twice
+ANSWERING_MAX = 8  # offers in work at once; beyond that we are BUSY
+DEADLINE_FIRST_S = 3.0
+DEADLINE_MIN_S = 0.5
+DEADLINE_MAX_S = 15.0
+
+
+@dataclass(slots=True)
+class _Offer:
+    """One exchange we began."""
+
+    peer: bytes
+    began_at: float
+    deadline: float
+    sent: bool = False
+    late: bool = False
+    mixing: bool = False  # its answer is being applied
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many exchanges stand where."""
+
+    open: int  # offered, and their slot is taken
+    late: int  # given up, remembered for a late answer
+    answering: int  # others' offers in work
+
+
+class Exchanges:
+    """Our side of every exchange we begin, and the ones we answer."""
+
+    def __init__(self, incarnation: int = 0) -> None:
+        self.completed = 0
+        self.failed = 0
+        self.answered = 0
+        self._incarnation = incarnation
+        self._next_id = 1
+        self._offers: dict[int, _Offer] = {}  # in the order they began
+        self._served: OrderedDict[tuple[bytes, int, int], None] = OrderedDict()
+        self._answering: dict[tuple[bytes, int], Header] = {}
+        self._round_trip_s = 0.0
+        self._round_trip_deviation_s = 0.0
+
+    # -- What others ask of us -----------------------------------------------------------------------
+
+    @property
+    def round_trip_s(self) -> float:
+        """Smoothed time from an offer's choice to its answer's application; 0 before the first."""
+        return self._round_trip_s
+
+    def open_with(self) -> list[bytes]:
+        return [offer.peer for offer in self._offers.values() if not offer.late]
+
+    def counts(self) -> Counts:
+        opened = len(self.open_with())
+        return Counts(opened, len(self._offers) - opened, len(self._answering))
+
+    def next_deadline(self) -> float:
+        return min(
+            (o.deadline for o in self._offers.values() if not o.late and not o.mixing), default=math.inf
+        )
+
+    # -- Exchanges we begin --------------------------------------------------------------------------
+
+    def begin(self, peer: bytes, fraction: float, every_s: float, now: float) -> list[Effect]:
+        """Offer `fraction` of the blocks to `peer`, if a slot is free.
+
+        every_s: time between two exchanges. With messages one way taking D steps and an exchange
+        every H steps at most ceil(D/H) are useful at once (DESIGN: later answers are stale answers).
+        """
+        slots = (
+            OPEN_MAX if every_s <= 0 else min(OPEN_MAX, max(1, math.ceil(self._round_trip_s / 2 / every_s)))
+        )
+        if len(self.open_with()) >= slots:
+            return [Emit("exchange_skipped", {"why": "as many are open as are useful", "open": slots})]
+        exchange_id = self._next_id
+        self._next_id += 1
+        self._offers[exchange_id] = _Offer(peer, now, now + self._patience_s())
+        # Below a round trip of two periods the rule costs accuracy, above it everything diverges without it.
+        skip_in_flight = self._round_trip_s > 2 * every_s
+        return [*self._evict(), PickBlocks(exchange_id, fraction, skip_in_flight)]
+
+    def on_offer_ready(self, exchange_id: int, body: bytes | None, step: int) -> list[Effect]:
+        offer = self._offers.get(exchange_id)
+        if offer is None:
+            return []
+        if body is None or offer.late:
+            # Nothing left our node: nobody can answer, so there is nothing to remember.
+            del self._offers[exchange_id]
+            why = "its deadline passed before it was sent" if offer.late else "every block is in flight"
+            return [Forget(exchange_id), Emit("exchange_skipped", {"why": why})]
+        offer.sent = True
+        return [SendPayload(offer.peer, self._header(PayloadKind.OFFER, exchange_id, step), body)]
+
+    def on_answer(self, peer: bytes, header: Header, body: bytes) -> list[Effect]:
+        """Mix once per exchange, however late: the peer has already moved by the same amount.
+
+        A second answer, one nobody asked for, or one from somebody else changes nothing.
+        """
+        offer = self._offers.get(header.number)
+        if offer is None or offer.peer != peer or not offer.sent or offer.mixing:
+            return [self._dropped("answer", peer, header.number)]
+        if header.incarnation != self._incarnation:
+            # An answer to a former life of ours: its blocks and steps are not the ones we remember.
+            return [self._dropped("answer of a former start", peer, header.number)]
+        offer.mixing = True
+        return [Apply(peer, header, body)]
+
+    def on_mixed(self, exchange_id: int, blocks: int, failed: int, now: float) -> list[Effect]:
+        offer = self._offers.pop(exchange_id, None)
+        if offer is None:
+            return []
+        self.completed += 1
+        self._measure(now - offer.began_at)
+        fields = {"id": exchange_id, "peer": offer.peer.hex()[:8], "blocks": blocks, "blocks_failed": failed,
+                  "seconds": round(now - offer.began_at, 4), "late": offer.late}  # fmt: skip
+        return [Emit("exchange_mixed", fields)]
+
+    def on_refusal(self, peer: bytes, exchange_id: int, code: str) -> list[Effect]:
+        offer = self._offers.get(exchange_id)
+        if offer is None or offer.peer != peer or offer.mixing:
+            return [self._dropped("refusal", peer, exchange_id)]
+        return self._fail(exchange_id, code)
+
+    def on_unreadable(self, exchange_id: int, code: str) -> list[Effect]:
+        """The answer did not decode: what it would have moved stays as disagreement."""
+        return self._fail(exchange_id, code) if exchange_id in self._offers else []
+
+    def on_link_down(self, peer: bytes) -> list[Effect]:
+        """Its answers can still come over another link: slots and blocks are freed, ids kept."""
+        effects: list[Effect] = []
+        for exchange_id, offer in list(self._offers.items()):
+            if offer.peer == peer and not offer.late and not offer.mixing:
+                effects += self._give_up(exchange_id, "link lost")
+        for key in [key for key in self._answering if key[0] == peer]:
+            del self._answering[key]
+        return effects
+
+    def on_tick(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for exchange_id, offer in list(self._offers.items()):
+            if offer.deadline <= now and not offer.late and not offer.mixing:
+                self._measure(now - offer.began_at)
+                effects += self._give_up(exchange_id, "no answer in time")
+        return effects
+
+    # -- Exchanges we answer -------------------------------------------------------------------------
+
+    def on_offer(self, peer: bytes, header: Header, body: bytes, able: bool) -> list[Effect]:
+        """Answer an offer once. Our own blocks in flight are no reason to refuse: that starves."""
+        key = (peer, header.incarnation, header.number)
+        if key in self._served:
+            return [self._dropped("offer", peer, header.number)]
+        if not able or len(self._answering) >= ANSWERING_MAX:
+            code = "BUSY" if able else "NOT_READY"
+            return [Send(peer, Refusal(PayloadKind.OFFER, header.number, code)),
+                    Emit("offer_refused", {"peer": peer.hex()[:8], "id": header.number, "code": code})]  # fmt: skip
+        self._served[key] = None
+        while len(self._served) > SERVED_MAX:
+            self._served.popitem(last=False)
+        self._answering[peer, header.number] = header
+        return [Respond(peer, header, body)]
+
+    def on_answer_ready(
+        self, peer: bytes, exchange_id: int, body: bytes, blocks: int, failed: int, step: int
+    ) -> list[Effect]:
+        header = self._answering.pop((peer, exchange_id), None)
+        self.answered += 1
+        if header is None:
+            # The link went while we answered. We have moved and the peer has not: counted, not undone.
+            return [Emit("answer_lost", {"peer": peer.hex()[:8], "id": exchange_id})]
+        # The offer's own incarnation goes back: it tells the asker which of its lives this answers.
+        answer = Header(PayloadKind.ANSWER, header.incarnation, exchange_id, step)
+        fields = {"peer": peer.hex()[:8], "id": exchange_id, "blocks": blocks, "blocks_failed": failed}
+        return [SendPayload(peer, answer, body), Emit("exchange_answered", fields)]
+
+    def on_offer_unreadable(self, peer: bytes, exchange_id: int, code: str) -> list[Effect]:
+        self._answering.pop((peer, exchange_id), None)
+        return [Send(peer, Refusal(PayloadKind.OFFER, exchange_id, code)),
+                Emit("offer_refused", {"peer": peer.hex()[:8], "id": exchange_id, "code": code})]  # fmt: skip
+
+    # -- How it is done ------------------------------------------------------------------------------
+
+    def _header(self, kind: PayloadKind, exchange_id: int, step: int) -> Header:
+        return Header(kind, self._incarnation, exchange_id, step)
+
+    def _give_up(self, exchange_id: int, why: str) -> list[Effect]:
+        offer = self._offers[exchange_id]
+        offer.late = True
+        self.failed += 1
+        fields = {"id": exchange_id, "peer": offer.peer.hex()[:8], "why": why}
+        return [GiveUp(exchange_id), Emit("exchange_failed", fields)]
+
+    def _fail(self, exchange_id: int, code: str) -> list[Effect]:
+        """Over for good: the peer has not moved, or nothing can be learnt of how it did."""
+        offer = self._offers.pop(exchange_id)
+        if offer.late:
+            return [Forget(exchange_id)]
+        self.failed += 1
+        fields = {"id": exchange_id, "peer": offer.peer.hex()[:8], "why": code}
+        return [Forget(exchange_id), Emit("exchange_failed", fields)]
+
+    def _evict(self) -> list[Effect]:
+        late = [exchange_id for exchange_id, offer in self._offers.items() if offer.late and not offer.mixing]
+        if len(late) <= LATE_MAX:
+            return []
+        oldest = self._offers.pop(late[0])
+        fields = {"id": late[0], "peer": oldest.peer.hex()[:8]}
+        return [Forget(late[0]), Emit("exchange_evicted", fields)]
+
+    def _dropped(self, what: str, peer: bytes, exchange_id: int) -> Emit:
+        return Emit("exchange_dropped", {"what": what, "peer": peer.hex()[:8], "id": exchange_id})
+
+    def _patience_s(self) -> float:
+        if self._round_trip_s == 0.0:
+            return DEADLINE_FIRST_S
+        return min(
+            DEADLINE_MAX_S, max(DEADLINE_MIN_S, 2 * self._round_trip_s + 4 * self._round_trip_deviation_s)
+        )
+
+    def _measure(self, seconds: float) -> None:
+        """Smoothed round trip and deviation, as TCP does (RFC 6298)."""
+        if self._round_trip_s == 0.0:
+            self._round_trip_s, self._round_trip_deviation_s = seconds, seconds / 2
+            return
+        self._round_trip_deviation_s += (abs(seconds - self._round_trip_s) - self._round_trip_deviation_s) / 4
+        self._round_trip_s += (seconds - self._round_trip_s) / 8

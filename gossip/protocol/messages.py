@@ -1,0 +1,200 @@
+"""Every message as a type, with its limits.
+
+Control messages check themselves when made, on both sides of the wire: a message that breaks a
+limit cannot be sent, and one that was received broken never reaches the core.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+VERSION = 1
+KEY_BYTES = 32
+ADDRESS_CHARS_MAX = 128
+UPDATES_MAX = 8  # per probe: about 100 bytes each
+MEMBERS_MAX = 256  # per Members reply: stays far below the 64 KiB of a control frame
+COUNT_MAX = 2**62
+
+
+class State(enum.IntEnum):
+    """What is believed of a member; at one incarnation the higher value wins."""
+
+    ALIVE = 0
+    SUSPECT = 1
+    DEAD = 2
+    LEFT = 3
+
+
+class Phase(enum.IntEnum):
+    """What a member is doing."""
+
+    JOINING = 0  # no state yet: cannot exchange, cannot give state
+    TRAINING = 1
+    SETTLING = 2  # the run is over: goes on mixing, steps no more
+    DONE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a member says of itself; the higher `sequence` wins. All counts since the run began."""
+
+    sequence: int = 0
+    phase: int = Phase.JOINING
+    step: int = 0
+    samples: int = 0
+    samples_per_s: float = 0.0
+    loss: float = 0.0
+    accuracy: float = -1.0  # fraction on held-out samples; -1 before the first look
+    links: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+    def __post_init__(self) -> None:
+        Phase(self.phase)
+        for count in (
+            self.sequence,
+            self.step,
+            self.samples,
+            self.links,
+            self.bytes_sent,
+            self.bytes_received,
+        ):
+            _require(0 <= count <= COUNT_MAX, "a count of the status is out of range")
+        _require(0 <= self.samples_per_s < 1e12, "samples_per_s is out of range")
+        _require(math.isfinite(self.loss) and -1 <= self.accuracy <= 1, "loss or accuracy is out of range")
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One member, as the sender knows it."""
+
+    key: bytes
+    address: str  # "" where it cannot be dialed
+    incarnation: int
+    state: int
+    status: Status
+
+    def __post_init__(self) -> None:
+        _require(len(self.key) == KEY_BYTES, "a key has 32 bytes")
+        _require(len(self.address) <= ADDRESS_CHARS_MAX, "an address is too long")
+        _require(0 <= self.incarnation < 2**32, "an incarnation is out of range")
+        State(self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Are you there? Answered by Ack with the same number."""
+
+    number: int
+    updates: tuple[Update, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_probe(self.number, self.updates)
+
+
+@dataclass(frozen=True, slots=True)
+class PingRequest:
+    """Please ping `target` for me. Answered by Ack with the same number if it answers you."""
+
+    number: int
+    target: bytes
+    updates: tuple[Update, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_probe(self.number, self.updates)
+        _require(len(self.target) == KEY_BYTES, "a key has 32 bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The one you asked about is there."""
+
+    number: int
+    updates: tuple[Update, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_probe(self.number, self.updates)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Changes that should not wait for the next probe: I joined, I finished, I leave."""
+
+    updates: tuple[Update, ...]
+
+    def __post_init__(self) -> None:
+        _require(len(self.updates) <= UPDATES_MAX, f"more than {UPDATES_MAX} updates")
+
+
+@dataclass(frozen=True, slots=True)
+class MembersRequest:
+    """Whom do you know? Answered by Members."""
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """A sample of the members the sender knows, itself first."""
+
+    updates: tuple[Update, ...]
+
+    def __post_init__(self) -> None:
+        _require(len(self.updates) <= MEMBERS_MAX, f"more than {MEMBERS_MAX} members")
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentRequest:
+    """Please send me this fragment of your state. Answered by a FRAGMENT payload or a Refusal."""
+
+    index: int
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.index < 2**16, "a fragment index is out of range")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """I will not do what you asked: `kind` and `number` say which of your requests, `code` why."""
+
+    kind: int  # PayloadKind.OFFER or PayloadKind.FRAGMENT
+    number: int  # exchange id, or fragment index
+    code: str
+
+    def __post_init__(self) -> None:
+        PayloadKind(self.kind)
+        _require(0 <= self.number < 2**32, "a number is out of range")
+        _require(len(self.code) <= 32, "a refusal code is too long")
+
+
+Message = Ping | PingRequest | Ack | News | MembersRequest | Members | FragmentRequest | Refusal
+
+
+class PayloadKind(enum.IntEnum):
+    OFFER = 1
+    ANSWER = 2
+    FRAGMENT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What precedes a payload's body. `number` is the exchange id, or the fragment's index."""
+
+    kind: PayloadKind
+    incarnation: int
+    number: int
+    step: int  # the sender's, when the body was made
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.incarnation < 2**32 and 0 <= self.number < 2**32, "a header field is out of range")
+        _require(0 <= self.step <= COUNT_MAX, "a header's step is out of range")
+
+
+def _require_probe(number: int, updates: tuple[Update, ...]) -> None:
+    _require(0 <= number < 2**32, "a probe number is out of range")
+    _require(len(updates) <= UPDATES_MAX, f"more than {UPDATES_MAX} updates")
+
+
+def _require(holds: bool, text: str) -> None:
+    if not holds:
+        raise ValueError(text)

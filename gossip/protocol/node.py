@@ -1,0 +1,276 @@
+"""Node.handle(input, now) -> effects: one node of the swarm, as a pure function of its inputs.
+
+Only routes: what is decided is decided in membership, links, partners, exchange, joining,
+progress and settling, and each of those can be read and tested alone.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gossip.protocol import events as ev
+from gossip.protocol import messages as msg
+from gossip.protocol.exchange import Exchanges
+from gossip.protocol.joining import Donor, Joiner
+from gossip.protocol.links import Links
+from gossip.protocol.membership import Membership
+from gossip.protocol.messages import Phase, State
+from gossip.protocol.partners import Partners
+from gossip.protocol.progress import Progress
+from gossip.protocol.settling import Settling
+from gossip.protocol.wire_events import LinkDown, LinkRefused, LinkUp
+
+REPORT_EVERY_S = 1.0
+RAMP_EXCHANGES = 2  # a joiner's learning rate ramps up over this many exchange periods
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """What the core needs to know of the experiment and of itself."""
+
+    key: bytes
+    address: str  # what others dial; "" for outbound only
+    seeds: tuple[tuple[bytes, str], ...]  # (key, address); none: we are the first node
+    fragments: int  # how many make up a state
+    samples_total: int
+    every_steps: int
+    blocks: float
+    incarnation: int = 0
+
+
+class Node:
+    """All the machines of one node, and the wiring between them."""
+
+    def __init__(self, settings: NodeSettings, rng: random.Random) -> None:
+        self.settings = settings
+        self.membership = Membership(settings.key, settings.address, rng, settings.incarnation)
+        self.links = Links(self.membership, rng)
+        self.partners = Partners(self.membership, rng)
+        self.exchanges = Exchanges(settings.incarnation)
+        self.joiner = Joiner(settings.fragments if settings.seeds else 0, self.membership, rng)
+        self.donor = Donor(settings.fragments, settings.incarnation)
+        self.progress = Progress(self.membership, settings.samples_total)
+        self.settling = Settling(self.membership)
+        self.phase = Phase.JOINING
+        self._step = 0
+        self._samples = 0
+        self._rate = 0.0
+        self._rate_since: tuple[float, int] | None = None
+        self._last_steps = ev.StepsDone(0, 0, 0.0, 0.0, 0.0)
+        self._report_at = 0.0
+        self._handlers: dict[type, Callable[[Any, float], list[ev.Effect]]] = {
+            LinkUp: self._on_link_up,
+            LinkDown: self._on_link_down,
+            LinkRefused: self._on_link_refused,
+            ev.MessageReceived: self._on_message,
+            ev.PayloadReceived: self._on_payload,
+            ev.PayloadUnreadable: self._on_unreadable,
+            ev.Tick: self._on_tick,
+            ev.StepsDone: self._on_steps_done,
+            ev.OfferReady: lambda e, now: self.exchanges.on_offer_ready(e.exchange_id, e.body, self._step),
+            ev.AnswerReady: lambda e, now: self.exchanges.on_answer_ready(
+                e.peer, e.exchange_id, e.body, e.blocks, e.failed, self._step
+            ),
+            ev.Mixed: lambda e, now: self.exchanges.on_mixed(e.exchange_id, e.blocks, e.failed, now),
+            ev.FragmentReady: lambda e, now: self.donor.on_ready(e.peer, e.index, e.body, self._step),
+            ev.FragmentLoaded: self._on_fragment_loaded,
+            ev.Evaluated: self._on_evaluated,
+            ev.TrainingFailed: self._on_training_failed,
+            ev.Traffic: self._on_traffic,
+            ev.StopRequested: lambda e, now: self._finish(e.reason),
+        }
+
+    def handle(self, event: ev.Input, now: float) -> list[ev.Effect]:
+        """What to do about `event`. After Finish every input is answered with nothing."""
+        if self.phase == Phase.DONE:
+            return []
+        return self._handlers[type(event)](event, now)
+
+    def start(self, now: float) -> list[ev.Effect]:
+        """The first effects of a node's life: train at once, or dial the seeds."""
+        if not self.settings.seeds:
+            return self._start_training(now, ramp_steps=0)
+        return [
+            effect for key, address in self.settings.seeds for effect in self.links.dial_seed(key, address)
+        ]
+
+    def next_deadline(self) -> float:
+        """When the next Tick is due, at the latest."""
+        machines = (self.membership, self.links, self.exchanges, self.joiner, self.settling)
+        return min(self._report_at, *(machine.next_deadline() for machine in machines))
+
+    # -- Network -------------------------------------------------------------------------------------
+
+    def _on_link_up(self, event: LinkUp, now: float) -> list[ev.Effect]:
+        effects = self.links.on_link_up(event.peer, event.dialed, now)
+        effects += self.membership.on_link_up(event.peer, now)
+        if not self.joiner.is_done:
+            effects.append(ev.Send(event.peer, msg.MembersRequest()))
+        return effects
+
+    def _on_link_down(self, event: LinkDown, now: float) -> list[ev.Effect]:
+        effects = self.links.on_link_down(event.peer, now, event.reason)
+        effects += self.membership.on_link_down(event.peer, now, event.reason)
+        effects += self.exchanges.on_link_down(event.peer)
+        return effects + self.joiner.on_link_down(event.peer, now, self.links.up)
+
+    def _on_link_refused(self, event: LinkRefused, now: float) -> list[ev.Effect]:
+        return self.links.on_link_refused(event.peer, event.address, event.code, event.reason, now)
+
+    def _on_message(self, event: ev.MessageReceived, now: float) -> list[ev.Effect]:
+        peer, linked = event.peer, self.links.up
+        match event.message:
+            case msg.Ping() as ping:
+                return self.membership.on_ping(peer, ping, now)
+            case msg.Ack() as ack:
+                return self.membership.on_ack(peer, ack, now)
+            case msg.PingRequest() as request:
+                return self.membership.on_ping_request(peer, request, now, linked)
+            case msg.News(updates):
+                return self._on_updates(peer, updates, now)
+            case msg.MembersRequest():
+                return [ev.Send(peer, self.membership.sample(msg.MEMBERS_MAX - 1))]
+            case msg.Members(updates):
+                return self._on_updates(peer, updates, now) + self.joiner.on_members(now, linked)
+            case msg.FragmentRequest(index):
+                return self.donor.on_request(peer, index, self._is_trained)
+            case msg.Refusal(msg.PayloadKind.OFFER, number, code):
+                return self.exchanges.on_refusal(peer, number, code)
+            case msg.Refusal(msg.PayloadKind.FRAGMENT, number, code):
+                return self.joiner.on_refusal(peer, number, code, now, linked)
+        return []
+
+    def _on_updates(self, peer: bytes, updates: tuple[msg.Update, ...], now: float) -> list[ev.Effect]:
+        effects = self.membership.on_updates(peer, updates, now)
+        if any(update.key == peer and update.state == State.LEFT for update in updates):
+            effects.append(ev.HangUp(peer))
+        return effects
+
+    def _on_payload(self, event: ev.PayloadReceived, now: float) -> list[ev.Effect]:
+        peer, header, body = event.peer, event.header, event.body
+        if header.kind == msg.PayloadKind.OFFER:
+            return self.exchanges.on_offer(peer, header, body, self._is_trained)
+        if header.kind == msg.PayloadKind.ANSWER:
+            return self.exchanges.on_answer(peer, header, body)
+        return self.joiner.on_fragment(peer, header, body)
+
+    def _on_unreadable(self, event: ev.PayloadUnreadable, now: float) -> list[ev.Effect]:
+        number, kind = event.header.number, event.header.kind
+        note = ev.Emit(
+            "payload_unreadable", {"peer": event.peer.hex()[:8], "code": event.code, "why": event.reason}
+        )
+        if kind == msg.PayloadKind.OFFER:
+            return [note, *self.exchanges.on_offer_unreadable(event.peer, number, event.code)]
+        if kind == msg.PayloadKind.ANSWER:
+            return [note, *self.exchanges.on_unreadable(number, event.code)]
+        return [note, *self.joiner.on_unreadable(number, event.code, now)]
+
+    # -- Training ------------------------------------------------------------------------------------
+
+    @property
+    def _is_trained(self) -> bool:
+        return self.phase in (Phase.TRAINING, Phase.SETTLING)
+
+    def _on_fragment_loaded(self, event: ev.FragmentLoaded, now: float) -> list[ev.Effect]:
+        effects = self.joiner.on_loaded(event.index, now, self.links.up)
+        if not self.joiner.is_done:
+            return effects
+        donors = {peer.hex()[:8]: count for peer, count in self.joiner.donors.items()}
+        effects.append(ev.Emit("state_received", {"donors": donors}))
+        return effects + self._start_training(now, ramp_steps=RAMP_EXCHANGES * self.settings.every_steps)
+
+    def _start_training(self, now: float, ramp_steps: int) -> list[ev.Effect]:
+        self.phase = Phase.TRAINING
+        self.membership.set_status(phase=self.phase)
+        progress = self.progress.update(self._samples, now)
+        effects: list[ev.Effect] = [ev.SetProgress(progress), ev.StartTraining(ramp_steps)]
+        effects.append(ev.Emit("training", {"progress": round(progress, 4)}))
+        return effects + self.membership.tell_now(self.links.up, now)
+
+    def _on_steps_done(self, event: ev.StepsDone, now: float) -> list[ev.Effect]:
+        self._step, self._samples, self._last_steps = event.steps, event.samples, event
+        if self.phase != Phase.TRAINING:
+            return []
+        effects: list[ev.Effect] = [ev.SetProgress(self.progress.update(event.samples, now))]
+        if self.progress.look_is_due():
+            effects.append(ev.Evaluate(full=False))
+        if self.progress.is_over:
+            return effects + self._settle(now)
+        return effects + self._exchange(self.settings.blocks, self.settings.every_steps * event.step_s, now)
+
+    def _exchange(self, blocks: float, every_s: float, now: float) -> list[ev.Effect]:
+        peer = self.partners.choose(self.links.up, self.exchanges.open_with())
+        return [] if peer is None else self.exchanges.begin(peer, blocks, every_s, now)
+
+    def _on_evaluated(self, event: ev.Evaluated, now: float) -> list[ev.Effect]:
+        self.membership.set_status(accuracy=event.accuracy)
+        fields = {"accuracy": event.accuracy, "held_out_loss": event.loss, "looked_at": event.samples,
+                  "step": self._step, "samples": self._samples, "swarm_samples": self.progress.samples}  # fmt: skip
+        return [ev.Emit("evaluated", fields)]
+
+    def _on_training_failed(self, event: ev.TrainingFailed, now: float) -> list[ev.Effect]:
+        return self._finish(
+            f"the loss became {event.loss} at step {event.step}: a smaller learning rate may help"
+        )
+
+    def _settle(self, now: float) -> list[ev.Effect]:
+        self.phase = Phase.SETTLING
+        self.settling.begin(now)
+        self.membership.set_status(
+            phase=self.phase, step=self._step, samples=self._samples, samples_per_s=0.0
+        )
+        note = ev.Emit("settling", {"step": self._step, "samples": self._samples})
+        return [ev.StopTraining(), note, *self.membership.tell_now(self.links.up, now)]
+
+    # -- Time ----------------------------------------------------------------------------------------
+
+    def _on_tick(self, event: ev.Tick, now: float) -> list[ev.Effect]:
+        effects = self.links.on_tick(now)
+        effects += self.membership.on_tick(now, self.links.up)
+        effects += self.exchanges.on_tick(now)
+        effects += self.joiner.on_tick(now, self.links.up)
+        if self.settling.exchange_is_due(now):
+            if self.settling.is_over(self.exchanges.completed, now):
+                return effects + self._finish("the run is over")
+            effects += self._exchange(1.0, 0.0, now)
+        if now >= self._report_at:
+            self._report_at = now + REPORT_EVERY_S
+            effects.append(ev.MeasureTraffic())
+        return effects
+
+    def _on_traffic(self, event: ev.Traffic, now: float) -> list[ev.Effect]:
+        """Once a second: tell the swarm and the log how we are doing."""
+        last = self._last_steps
+        if self._rate_since is not None and now > self._rate_since[0]:
+            self._rate = (self._samples - self._rate_since[1]) / (now - self._rate_since[0])
+        self._rate_since = (now, self._samples)
+        loss = last.loss if math.isfinite(last.loss) else 0.0
+        rate = self._rate if self.phase == Phase.TRAINING else 0.0
+        self.membership.set_status(
+            phase=self.phase, step=self._step, samples=self._samples, samples_per_s=rate, loss=loss,
+            links=len(self.links.up), bytes_sent=event.bytes_sent, bytes_received=event.bytes_received,
+        )  # fmt: skip
+        fields = {
+            "phase": Phase(self.phase).name.lower(), "step": self._step, "samples": self._samples,
+            "samples_per_s": round(rate, 1), "loss": round(loss, 5), "accuracy": self.membership.status.accuracy,
+            "progress": round(self.progress.fraction, 5), "swarm_samples": self.progress.samples,
+            "links": len(self.links.up), "members": len(self.membership.alive()) + 1,
+            "exchanges": self.exchanges.completed, "exchanges_failed": self.exchanges.failed,
+            "exchanges_answered": self.exchanges.answered, "bytes_sent": event.bytes_sent,
+            "bytes_received": event.bytes_received, "step_s": round(last.step_s, 6),
+            "longest_gap_s": round(last.longest_gap_s, 4), "round_trip_s": round(self.exchanges.round_trip_s, 4),
+        }  # fmt: skip
+        return [ev.Emit("status", fields)]
+
+    def _finish(self, reason: str) -> list[ev.Effect]:
+        effects: list[ev.Effect] = [ev.StopTraining()] if self.phase == Phase.TRAINING else []
+        self.phase = Phase.DONE
+        self.membership.set_status(
+            phase=self.phase, step=self._step, samples=self._samples, samples_per_s=0.0
+        )
+        effects += self.membership.leave(self.links.up)
+        return [*effects, ev.Emit("leaving", {"why": reason, "step": self._step}), ev.Finish(reason)]

@@ -1,0 +1,176 @@
+"""A swarm in virtual time: the very Node and Engine that ship, on simulated ports.
+
+What is under test is real, what is simulated is only what surrounds it: clock, network, durations.
+Invariants are checked after every event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gossip.engine import Engine, Workers
+from gossip.ledger import Ledger
+from gossip.protocol import events as ev
+from gossip.protocol.invariants import check
+from gossip.protocol.node import Node, NodeSettings
+from gossip.protocol.wire_events import WireEvent
+from gossip.sim.network import Network, NetworkModel
+from gossip.sim.idle import IdleWorkers, Pace
+from gossip.sim.world import World
+
+SPEC_HASH = b"simulate"
+
+
+@dataclass(slots=True)
+class SimNode:
+    """One simulated node and what it said."""
+
+    name: str
+    key: bytes
+    engine: Engine
+    events: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
+    alive: bool = True
+    wakes_at: float = math.inf
+
+    @property
+    def node(self) -> Node:
+        return self.engine.node
+
+    def said(self, name: str) -> list[dict[str, Any]]:
+        """The fields of every event of that name, in order."""
+        return [fields for _, event, fields in self.events if event == name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwarmSettings:
+    """What all simulated nodes share."""
+
+    samples_total: int = 10**9
+    batch: int = 32
+    every_steps: int = 8
+    blocks: float = 0.25
+    fragments: int = 4
+
+
+MakeWorkers = Callable[[str, Pace, Callable[[ev.Input], None]], Workers]
+
+
+class Swarm:
+    """Adds, kills and stops nodes; plays time."""
+
+    def __init__(
+        self, seed: int, settings: SwarmSettings | None = None, network: NetworkModel | None = None
+    ) -> None:
+        self.seed = seed
+        self.settings = settings or SwarmSettings()
+        self.world = World(seed)
+        self.network = Network(self.world, network or NetworkModel())
+        self.nodes: dict[str, SimNode] = {}
+
+    def add(
+        self,
+        name: str,
+        seeds: tuple[str, ...] = (),
+        pace: Pace | None = None,
+        make_workers: MakeWorkers | None = None,
+    ) -> SimNode:
+        """Start a node. Without seeds it is the first of its swarm."""
+        key = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
+        address = f"{name}:7700"
+        settings = NodeSettings(
+            key=key,
+            address=address,
+            seeds=tuple((self.nodes[seed].key, f"{seed}:7700") for seed in seeds),
+            fragments=self.settings.fragments,
+            samples_total=self.settings.samples_total,
+            every_steps=self.settings.every_steps,
+            blocks=self.settings.blocks,
+        )
+        rng = random.Random(int.from_bytes(key[:8], "big"))
+        make = make_workers or self._idle_workers
+        events: list[tuple[float, str, dict[str, Any]]] = []
+        workers = make(
+            name, pace or Pace(), lambda event: self._on(name, lambda node: node.engine.handle(event))
+        )
+        ledger = Ledger()
+        transport = self.network.attach(key, address, ledger, lambda event: self._on_transport(name, event))
+        engine = Engine(
+            Node(settings, rng),
+            SPEC_HASH,
+            clock=self.world,
+            transport=transport,
+            workers=workers,
+            ledger=ledger,
+            observe=lambda event, fields: events.append((self.world.now(), event, fields)),
+        )
+        self.nodes[name] = SimNode(name, key, engine, events)
+        self._on(name, lambda node: node.engine.start())
+        return self.nodes[name]
+
+    def kill(self, name: str) -> None:
+        """kill -9: no goodbye."""
+        self.nodes[name].alive = False
+        self.network.crash(self.nodes[name].key)
+
+    def stop(self, name: str) -> None:
+        """Ctrl-C: the node says goodbye."""
+        self._on(name, lambda node: node.engine.handle(ev.StopRequested("asked to")))
+
+    def cut(self, left: tuple[str, ...], right: tuple[str, ...]) -> None:
+        """A partition between two groups."""
+        for a in left:
+            for b in right:
+                self.network.cut(self.nodes[a].key, self.nodes[b].key)
+
+    def alive(self) -> list[SimNode]:
+        return [node for node in self.nodes.values() if node.alive]
+
+    def run(self, seconds: float, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Play for `seconds` of virtual time at most; True as soon as `stop()` holds."""
+        return self.world.run(self.world.now() + seconds, stop)
+
+    def views_agree(self) -> bool:
+        """Does every living node hold exactly the other living ones for alive?"""
+        living = [node.key for node in self.alive()]
+        return all(
+            sorted(member.key for member in node.node.membership.alive())
+            == sorted(key for key in living if key != node.key)
+            for node in self.alive()
+        )
+
+    # -- How it is done ------------------------------------------------------------------------------
+
+    def _idle_workers(self, name: str, pace: Pace, deliver: Callable[[ev.Input], None]) -> Workers:
+        return IdleWorkers(self.world, self.settings.every_steps, self.settings.batch, pace, deliver)
+
+    def _on_transport(self, name: str, event: WireEvent) -> None:
+        self._on(name, lambda node: node.engine.on_transport(event))
+
+    def _on(self, name: str, act: Callable[[SimNode], None]) -> None:
+        """Let a living node do something, check it, see to its end, and wake it at its next deadline."""
+        node = self.nodes[name]
+        if not node.alive:
+            return
+        act(node)
+        check(node.node)
+        if node.engine.finished is not None:
+            node.alive = False
+            self.world.after(0.5, lambda: self.network.crash(node.key))  # lets the goodbyes out first
+            return
+        deadline = node.node.next_deadline()
+        if deadline < node.wakes_at:
+            node.wakes_at = deadline
+            self.world.after(deadline - self.world.now(), lambda: self._tick(name))
+
+    def _tick(self, name: str) -> None:
+        node = self.nodes[name]
+        node.wakes_at = math.inf
+        if node.alive and self.world.now() >= node.node.next_deadline():
+            self._on(name, lambda node: node.engine.handle(ev.Tick()))
+        elif node.alive:
+            self._on(name, lambda node: None)  # the deadline moved: sleep again
