@@ -102,13 +102,9 @@ def resolve_layers(texts: tuple[str, ...] | list[str], input_shape: Shape, class
             layer = _parse(text, shape, classes)
             parameters, values = parameters + layer.parameters, values + size(layer.output)
             if parameters > PARAMETERS_MAX:
-                raise SpecError(
-                    f"brings the model to {parameters} parameters, more than 2^31; use fewer outputs"
-                )
+                raise SpecError(f"brings the model to {parameters} parameters, more than 2^31; use fewer outputs")
             if values > VALUES_MAX:
-                raise SpecError(
-                    f"gives {_show(layer.output)} and brings a sample to {values} values, more than 2^24"
-                )
+                raise SpecError(f"gives {_show(layer.output)} and brings a sample to {values} values, more than 2^24")
         except SpecError as error:
             raise SpecError(f'layer {number} "{text}": {error}') from None
         layers.append(layer)
@@ -146,9 +142,7 @@ def _conv(text: str, filters: int, kernel: int, same: bool, shape: Shape) -> Lay
     if kernel > (largest := min(height, width)):
         raise SpecError(f"its kernel exceeds its input {_show(shape)}; use at most {largest}x{largest}")
     if same and kernel % 2 == 0:
-        raise SpecError(
-            f'"same" needs an odd kernel; use {kernel - 1}x{kernel - 1} or {kernel + 1}x{kernel + 1}'
-        )
+        raise SpecError(f'"same" needs an odd kernel; use {kernel - 1}x{kernel - 1} or {kernel + 1}x{kernel + 1}')
     padding = kernel // 2 if same else 0
     shrunk = kernel - 1 - 2 * padding
     return Layer(text, "conv", shape, (height - shrunk, width - shrunk, filters), kernel, padding)

@@ -1,0 +1,51 @@
+"""Where each parameter lives in the flat vector: names, slices and shapes, for saving and looking.
+
+Layer by layer, weights before biases, no gaps: "0.conv.weight", "0.conv.bias", "3.dense.weight", ...; the
+number is the layer's place in the chain. Pure arithmetic over `Layer`s; numpy only to cut views.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gossip.models.layers import Layer, size
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One named parameter: `shape` (C order), beginning at number `start` of the flat vector."""
+
+    start: int
+    shape: tuple[int, ...]
+
+    @property
+    def end(self) -> int:
+        return self.start + math.prod(self.shape)
+
+
+def layout_of(layers: Sequence[Layer]) -> dict[str, Slot]:
+    """Every parameter of the chain, in order; the last slot's end is the model's dim.
+
+    Weights are (outputs, inputs) for dense and (filters, rows, columns, channels) for conv. A dense layer
+    after an image counts its inputs row by row, column by column, channel by channel.
+    """
+    layout: dict[str, Slot] = {}
+    start = 0
+    for number, layer in enumerate(layers):
+        if not layer.parameters:
+            continue
+        outputs, kernel = layer.output[2], layer.kernel
+        shape = (outputs, kernel, kernel, layer.input[2]) if layer.kind == "conv" else (outputs, size(layer.input))
+        for name, slot in (("weight", Slot(start, shape)), ("bias", Slot(start + layer.weights, (outputs,)))):
+            layout[f"{number}.{layer.kind}.{name}"] = slot
+            start = slot.end
+    return layout
+
+
+def named_parameters(x: np.ndarray, layout: Mapping[str, Slot]) -> dict[str, np.ndarray]:
+    """Views into x by name: writing to them writes to x. x: float32[>= dim]."""
+    return {name: x[slot.start : slot.end].reshape(slot.shape) for name, slot in layout.items()}
