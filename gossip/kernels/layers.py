@@ -9,6 +9,7 @@ contiguous; so "for k in range(run)" below walks kernel columns and channels at 
 
 Four outputs (or inputs) are worked on together because they share a load. Where fewer than four are left,
 the last one is done again: the same number is computed and stored twice, and no kernel needs a tail.
+What is added to is therefore read for all four before any of them is written.
 
 `shape` is a row of step.py's table: height, width, channels, kernel, padding, out_height, out_width,
 out_channels, all int64. Nothing here allocates.
@@ -33,9 +34,9 @@ from gossip.kernels.lanes import (
 
 
 @kernel
-def inside(start, kernel, size):
-    """The part of range(kernel) for which start + k lies in range(size): (first, end)."""
-    return max(0, -start), min(kernel, size - start)
+def inside(start, count, size):
+    """The part of range(count) for which start + i lies in range(size): (first, end)."""
+    return max(0, -start), min(count, size - start)
 
 
 @kernel
@@ -114,7 +115,6 @@ def affine_gradient(shape, inputs, output_slopes, weight_gradient, bias_gradient
                             s3 = add_product(s3, load(output_slopes, pixel + o3), value)
                     w = (row * shape.kernel + column) * shape.channels + channel
                     w0, w1, w2, w3 = o0 * taps + w, o1 * taps + w, o2 * taps + w, o3 * taps + w
-                    # All four are read before any is written, so that a repeated one is added once.
                     g0 = weight_gradient[w0] + sum_lanes(s0)
                     g1 = weight_gradient[w1] + sum_lanes(s1)
                     g2 = weight_gradient[w2] + sum_lanes(s2)

@@ -36,12 +36,12 @@ PRESETS: dict[str, tuple[str, ...]] = {
     ),
 }
 GRAMMAR: dict[str, tuple[re.Pattern[str], str]] = {
-    "dense": (re.compile(r"dense (?:classes|([1-9]\d{0,8}))"), '"dense 128" or "dense classes"'),
+    "dense": (re.compile(r"dense (?:classes|([1-9][0-9]{0,8}))"), '"dense 128" or "dense classes"'),
     "conv": (
-        re.compile(r"conv ([1-9]\d{0,8}) ([1-9]\d{0,3})x\2(?: (same))?"),
+        re.compile(r"conv ([1-9][0-9]{0,8}) ([1-9][0-9]{0,3})x\2(?: (same))?"),
         '"conv 6 5x5" or "conv 6 5x5 same", with a square kernel',
     ),
-    "maxpool": (re.compile(r"maxpool ([1-9]\d{0,3})"), '"maxpool 2"'),
+    "maxpool": (re.compile(r"maxpool ([1-9][0-9]{0,3})"), '"maxpool 2"'),
     "relu": (re.compile(r"relu"), '"relu" alone'),
 }
 

@@ -1,0 +1,218 @@
+"""The kernels against their NumPy twin, and the twin against finite differences."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy_twin
+import pytest
+
+from gossip.kernels import step
+from gossip.models.layers import Layer, Shape, preset_layers, resolve_layers
+from gossip.models.model import Model, build_model
+
+CHAINS: dict[str, tuple[tuple[str, ...], Shape, int]] = {
+    "mlp": (preset_layers("mlp"), (28, 28, 1), 10),
+    "lenet": (preset_layers("lenet"), (28, 28, 1), 10),
+    "one dense": (("dense classes",), (3, 2, 2), 3),
+    "same": (("conv 5 3x3 same", "relu", "conv 3 5x5 same", "relu", "dense classes"), (6, 9, 3), 4),
+    "pool before relu": (("conv 7 2x2", "maxpool 3", "relu", "dense 5", "relu", "dense classes"), (7, 7, 2), 10),
+    "pool first": (("maxpool 2", "relu", "conv 2 1x1", "dense classes"), (8, 8, 1), 5),
+}
+
+
+def some_samples(seed: int, shape: Shape, classes: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, *shape), np.uint8), rng.integers(0, classes, count, np.uint8)
+
+
+def model_of(chain: str) -> tuple[Model, Shape, int]:
+    texts, shape, classes = CHAINS[chain]
+    channels = range(shape[2])
+    mean, std = [0.1 + 0.2 * c for c in channels], [0.3 + 0.1 * c for c in channels]
+    return build_model(resolve_layers(texts, shape, classes), mean, std), shape, classes
+
+
+def seen_by(shape: Shape, images: np.ndarray) -> np.ndarray:
+    """What `model_of(...)` makes of images, in float64."""
+    channels = np.arange(shape[2])
+    return (images / 255 - (0.1 + 0.2 * channels)) / (0.3 + 0.1 * channels)
+
+
+def a_vector(model: Model, seed: int) -> np.ndarray:
+    """float32[dim] like init, but with biases that are not 0."""
+    return model.init(seed) + 0.1 * np.random.default_rng(seed + 1).standard_normal(model.dim, np.float32)
+
+
+def assert_same_gradient(model: Model, gradient: np.ndarray, expected: np.ndarray, story: str) -> None:
+    for name, slot in model.layout.items():
+        ours, theirs = gradient[slot.start : slot.end], expected[slot.start : slot.end]
+        error = np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-12)
+        assert error <= 1e-4, f"{name}: relative error {error:.1e}; {story}"
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_the_twin_agrees_with_finite_differences(chain: str) -> None:
+    """In float64 a central difference is right to about 1e-8, so the twin needs no other proof."""
+    model, shape, classes = model_of(chain)
+    images, labels = some_samples(5, shape, classes, 3)
+    seen = seen_by(shape, images)
+    x = a_vector(model, 5).astype(np.float64)
+    _, gradient, _ = numpy_twin.loss_and_grad(model.layers, x, seen, labels)
+    rng = np.random.default_rng(6)
+    for name, slot in model.layout.items():
+        for i in rng.integers(slot.start, slot.end, 4):
+            above, below = x.copy(), x.copy()
+            above[i] += 1e-6
+            below[i] -= 1e-6
+            rise, fall = (numpy_twin.loss_and_grad(model.layers, moved, seen, labels)[0] for moved in (above, below))
+            assert (rise - fall) / 2e-6 == pytest.approx(gradient[i], rel=1e-5, abs=1e-8), f"{name}, number {i}"
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 33])
+@pytest.mark.parametrize("chain", CHAINS)
+def test_the_kernels_agree_with_the_twin(chain: str, count: int) -> None:
+    """Every layer's gradient and the loss, for full and incomplete groups of 16 samples."""
+    model, shape, classes = model_of(chain)
+    images, labels = some_samples(count, shape, classes, count)
+    x, gradient = a_vector(model, count), np.full(model.dim, np.nan, np.float32)
+    loss = model.loss_and_grad(x, images, labels, gradient)
+    expected_loss, expected, logits = numpy_twin.loss_and_grad(
+        model.layers, x.astype(np.float64), seen_by(shape, images), labels
+    )
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert_same_gradient(model, gradient, expected, f"chain {chain!r}, {count} samples")
+    judged = model.evaluate(x, images, labels)
+    assert judged.loss == pytest.approx(expected_loss, rel=1e-5)
+    assert np.array_equal(judged.predictions, logits.argmax(axis=1))
+    assert judged.accuracy == np.mean(logits.argmax(axis=1) == labels)
+
+
+def a_random_chain(rng: np.random.Generator) -> tuple[tuple[Layer, ...], Shape, int]:
+    """Up to three image layers that fit, then up to two dense ones."""
+    shape = (int(rng.integers(1, 11)), int(rng.integers(1, 11)), int(rng.integers(1, 6)))
+    classes = int(rng.integers(2, 8))
+    texts: list[str] = []
+    for _ in range(rng.integers(0, 4)):
+        height, width, _ = resolve_layers((*texts, "relu", "dense classes"), shape, classes)[len(texts)].output
+        kernel = int(rng.integers(1, min(height, width) + 1))
+        same = " same" if kernel % 2 and rng.random() < 0.5 else ""
+        texts.append(f"conv {rng.integers(1, 9)} {kernel}x{kernel}{same}")
+        texts += ["relu"] if rng.random() < 0.5 else []
+        height, width, _ = resolve_layers((*texts, "relu", "dense classes"), shape, classes)[len(texts)].output
+        fitting = [k for k in range(1, 4) if height % k == width % k == 0]
+        texts += [f"maxpool {rng.choice(fitting)}"] if rng.random() < 0.5 else []
+    texts += [f"dense {rng.integers(1, 20)}", "relu"] * int(rng.integers(0, 3))
+    return resolve_layers((*texts, "dense classes"), shape, classes), shape, classes
+
+
+def test_random_chains_agree_with_the_twin() -> None:
+    """Shapes nobody thought of: odd sizes, 1x1 images, kernels as large as the image."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        layers, shape, classes = a_random_chain(rng)
+        model = build_model(layers, [0.0] * shape[2], [1.0] * shape[2])
+        images, labels = some_samples(seed, shape, classes, int(rng.integers(1, 20)))
+        x, gradient = a_vector(model, seed), np.empty(model.dim, np.float32)
+        loss = model.loss_and_grad(x, images, labels, gradient)
+        expected_loss, expected, _ = numpy_twin.loss_and_grad(layers, x.astype(np.float64), images / 255, labels)
+        story = f"a_random_chain(default_rng({seed})): {[layer.text for layer in layers]} on {shape}"
+        assert loss == pytest.approx(expected_loss, rel=1e-5), story
+        assert_same_gradient(model, gradient, expected, story)
+
+
+def test_a_step_is_the_heavy_ball_formula_on_the_picked_samples() -> None:
+    """m = 0.9 m + g + wd x, x -= lr m, twice, so that the second step sees the first one's momentum."""
+    model, shape, classes = model_of("same")
+    images, labels = some_samples(1, shape, classes, 50)
+    picked = np.array([49, 3, 3, 17, 0], np.int64)
+    x, gradient, momentum = a_vector(model, 1), np.zeros(model.dim, np.float32), np.zeros(model.dim, np.float32)
+    expected_x, expected_momentum = x.astype(np.float64), np.zeros(model.dim)
+    for _ in range(2):
+        loss = model.sgd_step(x, gradient, momentum, images, labels, picked, 0.05, 0.9, 0.01)
+        expected_loss, slope, _ = numpy_twin.loss_and_grad(
+            model.layers, expected_x, seen_by(shape, images[picked]), labels[picked]
+        )
+        expected_momentum = 0.9 * expected_momentum + slope + 0.01 * expected_x
+        expected_x = expected_x - 0.05 * expected_momentum
+        assert loss == pytest.approx(expected_loss, rel=1e-4)
+    np.testing.assert_allclose(x, expected_x, atol=1e-5)
+    np.testing.assert_allclose(momentum, expected_momentum, atol=1e-4)
+
+
+def test_padding_behind_the_parameters_stays_zero() -> None:
+    """Exchanges cut the vectors into blocks of 256; what fills the last block must never move."""
+    model, shape, classes = model_of("one dense")
+    images, labels = some_samples(2, shape, classes, 20)
+    picked = np.arange(20)
+    bare = [a_vector(model, 2), *np.zeros((2, model.dim), np.float32)]
+    padded = [np.concatenate([vector, np.zeros(256 - model.dim, np.float32)]) for vector in bare]
+    for _ in range(3):
+        losses = [model.sgd_step(*v, images, labels, picked, 0.1, 0.9, 0.01) for v in (bare, padded)]
+        assert losses[0] == losses[1]
+    for short, long in zip(bare, padded, strict=True):
+        assert np.array_equal(short, long[: model.dim])
+        assert not long[model.dim :].any()
+
+
+def test_a_step_allocates_nothing() -> None:
+    """Numba wraps each of the call's 11 array arguments in a small handle; the step itself takes no memory."""
+    from numba.core.runtime import _nrt_python, rtsys
+
+    model, shape, classes = model_of("pool before relu")
+    images, labels = some_samples(3, shape, classes, 40)
+    x, gradient, momentum = a_vector(model, 3), *np.zeros((2, model.dim), np.float32)
+    settings = (images, labels, np.arange(40), 0.1, 0.9, 0.0)
+    model.sgd_step(x, gradient, momentum, *settings)
+    _nrt_python.memsys_enable_stats()
+    try:
+        before = rtsys.get_allocation_stats()
+        model.sgd_step(x, gradient, momentum, *settings)
+        after = rtsys.get_allocation_stats()
+    finally:
+        _nrt_python.memsys_disable_stats()
+    assert after.alloc - before.alloc == 11 and after.free - before.free == 11
+
+
+def test_read_only_data_costs_no_second_compile() -> None:
+    """Numba has another type for arrays that cannot be written, such as a memory-mapped file."""
+    model, shape, classes = model_of("one dense")
+    images, labels = some_samples(4, shape, classes, 8)
+    x, gradient, momentum = a_vector(model, 4), *np.zeros((2, model.dim), np.float32)
+    for writeable in (True, False):
+        images.flags.writeable = labels.flags.writeable = writeable
+        model.sgd_step(x, gradient, momentum, images, labels, np.arange(8), 0.1, 0.9, 0.0)
+    assert images.flags.writeable is False and len(step.sgd_step.signatures) == 1
+
+
+def test_large_logits_overflow_nothing() -> None:
+    """exp(1000) is infinite in float32 and float64; the softmax must not meet it."""
+    model, shape, classes = model_of("one dense")
+    images, labels = some_samples(7, shape, classes, 30)
+    x, gradient = 3000 * a_vector(model, 7), np.empty(model.dim, np.float32)
+    loss = model.loss_and_grad(x, images, labels, gradient)
+    expected_loss, expected, _ = numpy_twin.loss_and_grad(
+        model.layers, x.astype(np.float64), seen_by(shape, images), labels
+    )
+    assert loss > 1000 and loss == pytest.approx(expected_loss, rel=1e-4)
+    assert_same_gradient(model, gradient, expected, "logits in the thousands")
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("chain", ["mlp", "lenet", "pool before relu"])
+def test_a_poisoned_vector_shows_in_the_loss(chain: str, poison: float) -> None:
+    """The trainer looks at the loss only: neither relu nor pooling may swallow a NaN on its way there."""
+    model, shape, classes = model_of(chain)
+    images, labels = some_samples(8, shape, classes, 17)
+    x = a_vector(model, 8)
+    x[model.layout[next(iter(model.layout))].start] = poison
+    assert not math.isfinite(model.loss_and_grad(x, images, labels, np.empty(model.dim, np.float32)))
+
+
+def test_a_label_that_is_no_class_shows_in_the_loss() -> None:
+    """And writes nowhere: the label is compared with classes, never used as an index."""
+    model, shape, classes = model_of("one dense")
+    images, labels = some_samples(9, shape, classes, 4)
+    labels[2] = classes
+    assert math.isnan(model.loss_and_grad(model.init(1), images, labels, np.empty(model.dim, np.float32)))
