@@ -44,9 +44,7 @@ class Partition:
             return
         k = self.classes_max
         if k > class_count:
-            raise SpecError(
-                f"expected at most classes({class_count}): the data set has {class_count} classes"
-            )
+            raise SpecError(f"expected at most classes({class_count}): the data set has {class_count} classes")
         if shards * k < class_count:
             fewest = f"classes({-(-class_count // shards)}) or shards = {-(-class_count // k)}"
             raise SpecError(
@@ -171,9 +169,7 @@ def _deal_classes(
     import numpy as np
 
     holders: list[list[int]] = [[] for _ in range(class_count)]
-    for shard, classes in enumerate(
-        class_sets(class_count, shards, classes_max, rng.permutation(class_count))
-    ):
+    for shard, classes in enumerate(class_sets(class_count, shards, classes_max, rng.permutation(class_count))):
         for c in classes:
             holders[c].append(shard)
     owners = np.empty(len(labels), dtype=np.int64)
