@@ -124,9 +124,7 @@ class Engine:
 
     def _send_payload(self, effect: ev.SendPayload) -> None:
         header = wire.encode_header(effect.header, self._spec_hash)
-        if not self._transport.send(
-            effect.peer, (header, effect.body), wire.kind_of_payload(effect.header.kind)
-        ):
+        if not self._transport.send(effect.peer, (header, effect.body), wire.kind_of_payload(effect.header.kind)):
             name = effect.header.kind.name.lower()
             self._observe("send_dropped", {"peer": effect.peer.hex()[:8], "message": name})
 

@@ -9,10 +9,17 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 Event = dict[str, Any]
 Observer = Callable[[str, dict[str, Any]], None]
+
+
+class Console(Protocol):
+    """Whoever watches: a person at a terminal, or the launcher at the other end of a pipe."""
+
+    def say(self, line: str) -> None: ...
+    def on_event(self, event: Event) -> None: ...
 
 
 class EventLog:
@@ -22,24 +29,23 @@ class EventLog:
     from then on events are dropped and counted.
     """
 
-    def __init__(
-        self, stream: TextIO, node: str, wall_clock: Callable[[], float], complain: Callable[[str], None]
-    ):
+    def __init__(self, stream: TextIO, node: str, wall_clock: Callable[[], float], console: Console) -> None:
         self._stream = stream
         self._node = node
         self._wall_clock = wall_clock
-        self._complain = complain
+        self._console = console
         self.dropped = 0
 
     def __call__(self, name: str, fields: dict[str, Any]) -> None:
-        line = {"t": round(self._wall_clock(), 4), "node": self._node, "event": name, **fields}
+        event = {"t": round(self._wall_clock(), 4), "node": self._node, "event": name, **fields}
         try:
-            self._stream.write(json.dumps(line, separators=(",", ":")) + "\n")
+            self._stream.write(json.dumps(event, separators=(",", ":")) + "\n")
             self._stream.flush()
         except (OSError, ValueError) as error:
             if self.dropped == 0:
-                self._complain(f"cannot write events any more ({error}); training goes on without them")
+                self._console.say(f"cannot write events any more ({error}); training goes on without them")
             self.dropped += 1
+        self._console.on_event(event)
 
 
 def read_events(path: Path) -> Iterator[Event]:

@@ -100,8 +100,18 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         """The hashed part as JSON with sorted keys: what a swarm must share, and what a joiner is sent."""
         shared = msgspec.to_builtins(self)
         del shared["node"]
+        shared["data"]["recipe"] = self.recipe.name  # its content is in here; where its file lies is nobody's business
         shared["layers"] = [layer.text for layer in self.layers]
         return json.dumps(shared, sort_keys=True, separators=(",", ":")).encode()
+
+    def to_toml(self) -> str:
+        """The experiment as a file `load` reads; every default spelled out."""
+        lines = [f"name = {json.dumps(self.name)}", f"seed = {self.seed}"]
+        for section in SECTIONS:
+            lines += ["", f"[{section}]"]
+            values = msgspec.to_builtins(getattr(self, section))
+            lines += [f"{key} = {json.dumps(value)}" for key, value in values.items() if value not in ("", [], ())]
+        return "\n".join(lines) + "\n"
 
     @property
     def hash(self) -> bytes:
@@ -164,14 +174,14 @@ def _experiment(
     table: dict[str, Any], source: str, beside: Path | None = None, recipe: Recipe | None = None
 ) -> Experiment:
     _refuse_unknown(table, (*TOP_LEVEL, *SECTIONS), source, "")
-    top = {"seed": 1} | {
-        key: _field(table[key], kind, source, key) for key, kind in TOP_LEVEL.items() if key in table
-    }
+    top = {"seed": 1} | {key: _field(table[key], kind, source, key) for key, kind in TOP_LEVEL.items() if key in table}
     sections = {name: _section(table.get(name, {}), kind, source, name) for name, kind in SECTIONS.items()}
     model, data = sections["model"], sections["data"]
     if bool(model.preset) == bool(model.layers):
         raise SpecError(f"{source}: [model] expects either preset or layers, one of the two")
     try:
+        if beside is not None and data.recipe.endswith(".toml"):
+            data = sections["data"] = msgspec.structs.replace(data, recipe=str((beside / data.recipe).resolve()))
         recipe = recipe or find_recipe(data.recipe, beside)
     except SpecError as error:
         raise SpecError(f"{source}: data.recipe = {data.recipe!r}: {error}") from error

@@ -33,8 +33,7 @@ _KINDS: tuple[type[Message], ...] = (
 )
 _NUMBER_OF = {kind: number for number, kind in enumerate(_KINDS)}
 _FIELDS = {
-    kind: tuple(f.name for f in dataclasses.fields(kind))
-    for kind in (*_KINDS, messages.Update, messages.Status)
+    kind: tuple(f.name for f in dataclasses.fields(kind)) for kind in (*_KINDS, messages.Update, messages.Status)
 }
 _HEADER = struct.Struct("<BB8sIIQ")
 
@@ -81,9 +80,7 @@ def decode_header(frame: bytes, spec_hash: bytes) -> Header:
     if version != VERSION:
         raise PeerError("BAD_VERSION", f"wire version {version}, this node speaks {VERSION}")
     if peer_hash != spec_hash:
-        raise PeerError(
-            "BAD_SPEC", f"payload of experiment {peer_hash.hex()}, this node runs {spec_hash.hex()}"
-        )
+        raise PeerError("BAD_SPEC", f"payload of experiment {peer_hash.hex()}, this node runs {spec_hash.hex()}")
     try:
         return Header(PayloadKind(kind), incarnation, number, step)
     except ValueError as error:
@@ -144,3 +141,18 @@ def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError(f"expected a list, got {type(value).__name__}")
     return value
+
+
+def kind_of_frames(frames: Sequence[bytes]) -> str:
+    """Under which kind the ledger counts received frames: a peek at their kind byte, nothing is parsed.
+
+    A kind nobody knows counts as membership: it costs bytes all the same.
+    """
+    if len(frames) == 2:
+        return "state" if frames[0][1:2] == bytes([PayloadKind.FRAGMENT]) else "exchange"
+    number = frames[0][2] if len(frames[0]) > 2 else 0
+    if number == _NUMBER_OF[messages.FragmentRequest]:
+        return "state"
+    if number == _NUMBER_OF[messages.Refusal] and len(frames[0]) > 3:
+        return "state" if frames[0][3] == PayloadKind.FRAGMENT else "exchange"
+    return "membership"

@@ -45,9 +45,7 @@ class Trainer:
     x, gradient, momentum: float32[padded], the model's dim rounded up to whole blocks; the padding stays 0.
     """
 
-    def __init__(
-        self, spec: TrainSpec, seed: int, model: Model, dataset: Dataset, shard: NDArray[np.int64]
-    ) -> None:
+    def __init__(self, spec: TrainSpec, seed: int, model: Model, dataset: Dataset, shard: NDArray[np.int64]) -> None:
         """shard: int64[m], indices of this node's training samples. Everybody starts from init(seed)."""
         padded = -(-model.dim // BLOCK) * BLOCK
         self.model = model
@@ -122,9 +120,7 @@ class Trainer:
         """Move by our half of an exchange we began. Raises InvariantError if it was applied before."""
         offered = self._offer_of(exchange_id)
         del self._offered[exchange_id]
-        return self.mixer.apply(
-            self.x, offered.blocks, offered.range_codes, answer, was_given_up=offered.was_given_up
-        )
+        return self.mixer.apply(self.x, offered.blocks, offered.range_codes, answer, was_given_up=offered.was_given_up)
 
     def give_up(self, exchange_id: int) -> None:
         """Free the blocks of an offer whose answer is late; it can still be applied."""
@@ -140,9 +136,7 @@ class Trainer:
 
     def _offer_of(self, exchange_id: int) -> _Offered:
         if exchange_id not in self._offered:
-            raise InvariantError(
-                f"exchange {exchange_id} is not open in the trainer: answered twice, or forgotten"
-            )
+            raise InvariantError(f"exchange {exchange_id} is not open in the trainer: answered twice, or forgotten")
         return self._offered[exchange_id]
 
     # -- State ---------------------------------------------------------------------------------------

@@ -76,9 +76,7 @@ class Work:
         def encode(mixed: tuple[Answer, MixStatistics]) -> ev.AnswerReady:
             answer, statistics = mixed
             body = self._body(encode_answer(answer))
-            return ev.AnswerReady(
-                effect.peer, effect.header.number, body, statistics.blocks, statistics.failed
-            )
+            return ev.AnswerReady(effect.peer, effect.header.number, body, statistics.blocks, statistics.failed)
 
         return [
             self._decode(effect, lambda: decode_request(effect.body, self._n_blocks)),
@@ -93,9 +91,7 @@ class Work:
             statistics = self._trainer.apply(exchange_id, answer)
             return ev.Mixed(exchange_id, statistics.blocks, statistics.failed)
 
-        decode = self._decode(
-            effect, lambda: decode_answer(effect.body, self._trainer.blocks_offered(exchange_id))
-        )
+        decode = self._decode(effect, lambda: decode_answer(effect.body, self._trainer.blocks_offered(exchange_id)))
         return [decode, Stage(Where.TRAINER, mix)]
 
     # -- State ---------------------------------------------------------------------------------------

@@ -1,0 +1,142 @@
+"""The `gossip` command. Each command is a few lines: options in, one function called, result out.
+
+Heavy imports happen inside the commands, so that --help is instant.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gossip import __version__
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
+data_dir = click.option("--data-dir", default="", help="A folder that holds the data files.")
+run_dir = click.option("--run-dir", type=click.Path(path_type=Path), help="Where to keep the run. [runs/NAME]")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gossip")
+def cli() -> None:
+    """Train one neural network together, over ordinary internet links, with no server."""
+
+
+@cli.command()
+@click.argument("spec", required=False, type=click.Path(path_type=Path))
+@click.option("--join", "ticket", default="", metavar="TICKET", help="Join the swarm whose member printed this.")
+@click.option("--listen", help="Where to accept links.  [tcp://0.0.0.0:7700, with --join tcp://0.0.0.0:0]")
+@click.option("--advertise", default="", metavar="HOST:PORT", help="Where others reach this node, if not there.")
+@click.option("--shard", type=click.IntRange(min=0), help="Which shard to train on.  [from the node's key]")
+@click.option("--key", "key_file", type=click.Path(path_type=Path), help="Keep this node's identity in a file.")
+@click.option("--name", default="node", help="The node's name in events and pictures.")
+@data_dir
+@run_dir
+@as_json
+@click.option("--follow", is_flag=True, hidden=True, help="Events on standard output; end with standard input.")
+def node(
+    spec: Path | None,
+    ticket: str,
+    listen: str | None,
+    advertise: str,
+    shard: int | None,
+    key_file: Path | None,
+    name: str,
+    data_dir: str,
+    run_dir: Path | None,
+    as_json: bool,
+    follow: bool,
+) -> None:
+    """Start a node: the first of a swarm with SPEC, a further one with --join TICKET.
+
+    Prints one line to paste on another machine: gossip node --join TICKET.
+    """
+    from gossip.console import FollowedConsole, NodeConsole
+    from gossip.live.node import NodeOptions, run_node
+    from gossip.spec import load
+
+    experiment = load(spec) if spec else None
+    if experiment is not None:
+        listen = listen or (None if ticket else experiment.node.listen)
+        advertise = advertise or experiment.node.advertise
+    options = NodeOptions(
+        listen=listen or ("tcp://0.0.0.0:0" if ticket else "tcp://0.0.0.0:7700"),
+        advertise=advertise,
+        ticket=ticket,
+        shard=shard,
+        data_dir=data_dir,
+        key_file=key_file,
+        run_dir=run_dir,
+        name=name,
+        follow=follow,
+    )
+    with FollowedConsole() if follow else NodeConsole() as console:
+        result = run_node(experiment, options, console)
+    _print_json(result, as_json)
+
+
+@cli.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--nodes", default=4, show_default=True, type=click.IntRange(1, 256), help="How many nodes.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on and advertise.")
+@click.option(
+    "--alone-steps",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help=(
+        "Also train every shard alone for as many steps as its node took, at most this many, to show what the swarm "
+        "is worth. 0: do not."
+    ),
+)
+@data_dir
+@run_dir
+@as_json
+def train(
+    spec: Path, nodes: int, host: str, alone_steps: int, data_dir: str, run_dir: Path | None, as_json: bool
+) -> None:
+    """Run a swarm of --nodes on this machine, one process each, and watch it."""
+    from gossip.launcher import Launcher
+    from gossip.spec import load
+
+    launcher = Launcher(load(spec), nodes=nodes, host=host, data_dir=data_dir, run_dir=run_dir)
+    _print_json(launcher.run(alone_steps=alone_steps), as_json)
+
+
+@cli.command()
+@run_dir
+@as_json
+def demo(run_dir: Path | None, as_json: bool) -> None:
+    """One minute: four nodes, three digits each, joins, a kill and a goodbye; together they read all ten."""
+    from gossip.demo import run_demo
+
+    _print_json(run_demo(run_dir), as_json)
+
+
+@cli.command(name="eval")
+@click.argument("run")
+@data_dir
+@as_json
+def evaluate(run: str, data_dir: str, as_json: bool) -> None:
+    """Accuracy and confusion table of a run's model on the held-out samples."""
+    from gossip.inspect import evaluate_run
+
+    _print_json(evaluate_run(run, data_dir), as_json)
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("image", type=click.Path(path_type=Path))
+@as_json
+def predict(run: str, image: Path, as_json: bool) -> None:
+    """What a run's model sees in IMAGE."""
+    from gossip.inspect import predict_image
+
+    _print_json(predict_image(run, image), as_json)
+
+
+def _print_json(result: dict[str, Any], wanted: bool) -> None:
+    if wanted:
+        click.echo(json.dumps(result, separators=(",", ":")))

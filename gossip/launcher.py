@@ -1,0 +1,255 @@
+"""A swarm on this machine: one process per node, each the very `gossip node` a user starts by hand.
+
+The launcher starts processes, reads their events, and adds up what they leave. It decides nothing
+about training: with it gone the nodes say goodbye and leave, and a node it kills is missed by
+nobody but the others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gossip.console import SwarmConsole
+from gossip.errors import GossipError
+from gossip.observe import Event, parse_event
+from gossip.runs import RunFolder
+from gossip.spec import Experiment
+
+THREAD_LIMITS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+GOODBYE_S = 5.0  # how long nodes that were told to leave may take before they are killed
+READ_BYTES = 65_536
+
+
+@dataclass(slots=True)
+class Child:
+    """One node's process, and what it has said."""
+
+    name: str
+    shard: int
+    process: subprocess.Popen[bytes]
+    folder: Path
+    began_at: float
+    unread: bytes = b""
+    events: list[Event] = field(default_factory=list)
+    joined_at: float | None = None  # unix seconds: when it began to train
+    ended_at: float | None = None
+    end: str = ""  # finished | left | killed | failed
+    result: dict[str, Any] | None = None
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The last status it reported."""
+        return next((event for event in reversed(self.events) if event["event"] == "status"), {})
+
+
+class Launcher:
+    """Starts nodes, watches them to the end, and reports."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        *,
+        nodes: int,
+        host: str = "127.0.0.1",
+        data_dir: str = "",
+        run_dir: Path | None = None,
+        console: SwarmConsole | None = None,
+    ) -> None:
+        self.experiment = experiment
+        self.nodes = nodes
+        self.host = host
+        self.data_dir = data_dir
+        self.run_folder = RunFolder.create(self.experiment, run_dir)
+        self.console = console or SwarmConsole(f"{self.experiment.name}: {nodes} nodes")
+        self.children: dict[str, Child] = {}
+        self.ticket = ""
+        # (progress, what to do then): a demonstration's joins, kills and goodbyes.
+        self.schedule: list[tuple[float, Callable[[], None]]] = []
+        self._selector = selectors.DefaultSelector()
+        self._log = self.run_folder.events.open("ab")
+        self._stopping_since: float | None = None
+
+    # -- The whole run -------------------------------------------------------------------------------
+
+    def run(self, alone_steps: int) -> dict[str, Any]:
+        """Prepare, start, watch, add up. Raises GossipError when nodes could not start or none finished."""
+        from gossip.summary import print_summary, summarise
+
+        began = time.monotonic()
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self.prepare()
+            with self.console:
+                self.start()
+                self.watch()
+            result = summarise(self, alone_steps)
+        finally:
+            self.end_all()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        result["seconds_total"] = round(time.monotonic() - began, 2)
+        print_summary(result, self.console)
+        return result
+
+    def prepare(self) -> None:
+        """What all nodes need is made once, before the first starts: data in its cache, kernels compiled."""
+        from gossip.data.store import load_dataset
+        from gossip.models import model
+        from gossip.training import mixer
+
+        self.console.say(f"run folder {self.run_folder.path}")
+        began = time.monotonic()
+        load_dataset(self.experiment.recipe, self.data_dir or self.experiment.node.data_dir)
+        self.console.say(f"data ready ({time.monotonic() - began:.1f} s); compiling kernels, once per machine ...")
+        began = time.monotonic()
+        model.warm_up()
+        mixer.warm_up()
+        self.console.say(f"kernels ready ({time.monotonic() - began:.1f} s)")
+
+    def start(self) -> None:
+        """The first node, and, once its ticket is out, the others."""
+        self.add_node()
+        while not self.ticket:
+            self._read(1.0)
+            if not self._running():
+                first = self.children["n0"]
+                raise GossipError(f"the first node could not start: {_last_words(first)}")
+        for _ in range(self.nodes - 1):
+            self.add_node()
+
+    def watch(self) -> None:
+        """Until every node has ended."""
+        while self._running():
+            self._read(0.25)
+            while self.schedule and self.console.view.progress >= self.schedule[0][0]:
+                self.schedule.pop(0)[1]()
+            if self._stopping_since is not None and time.monotonic() > self._stopping_since + GOODBYE_S:
+                self.end_all()
+
+    # -- Nodes ---------------------------------------------------------------------------------------
+
+    def add_node(self) -> str:
+        """Start one more node, in its own process group: Ctrl-C reaches it through us alone."""
+        number = len(self.children)
+        name = f"n{number}"
+        folder = self.run_folder.path / "nodes" / name
+        folder.mkdir(parents=True)
+        command = [sys.executable, "-m", "gossip", "node", "--follow", "--name", name, "--shard", str(number)]
+        command += ["--listen", f"tcp://{self.host}:0", "--run-dir", str(folder), "--data-dir", self.data_dir]
+        command += ["--join", self.ticket] if self.ticket else [str(self.run_folder.path / "spec.toml")]
+        threads = str(max(1, (os.cpu_count() or 1) // self.nodes))
+        with (folder / "stderr.log").open("wb") as errors:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=os.environ | dict.fromkeys(THREAD_LIMITS, threads),
+                process_group=0,
+            )
+        child = Child(name, number % self.experiment.data.shards, process, folder, time.time())
+        self.children[name] = child
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        self._selector.register(process.stdout, selectors.EVENT_READ, child)
+        return name
+
+    def kill(self, name: str) -> None:
+        """SIGKILL: no goodbye."""
+        self._record({"t": round(time.time(), 4), "node": name, "event": "killed"})
+        self.children[name].end = "killed"
+        self.children[name].process.kill()
+
+    def say_goodbye(self, name: str) -> None:
+        """Ask one node to leave in order."""
+        self.children[name].process.terminate()
+
+    def end_all(self) -> None:
+        """No orphan processes: whatever still runs is told to stop, then made to."""
+        running = self._running()
+        for child in running:
+            if child.process.stdin is not None:
+                child.process.stdin.close()
+        for child in running:
+            try:
+                child.process.wait(GOODBYE_S)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+            self._on_exit(child)
+
+    # -- Events --------------------------------------------------------------------------------------
+
+    def _read(self, timeout_s: float) -> None:
+        for key, _ in self._selector.select(timeout_s):
+            child: Child = key.data
+            data = os.read(key.fd, READ_BYTES)
+            if not data:
+                self._selector.unregister(key.fileobj)
+                child.process.wait()
+                self._on_exit(child)
+                continue
+            *lines, child.unread = (child.unread + data).split(b"\n")
+            for line in lines:
+                event = parse_event(line.decode(errors="replace"))
+                if event is not None:
+                    self._on_event(child, event)
+
+    def _on_event(self, child: Child, event: Event) -> None:
+        match event["event"]:
+            case "said":
+                if not self.ticket and event["line"].startswith("gossip node --join "):
+                    self.ticket = event["line"].split()[-1]
+                return
+            case "training":
+                child.joined_at = child.joined_at or event["t"]
+            case "finished":
+                child.result = event
+                child.end = "finished" if event["why"] == "the run is over" else "left"
+                child.ended_at = event["t"]
+        child.events.append(event)
+        self._record(event)
+
+    def _on_exit(self, child: Child) -> None:
+        if child.ended_at is None:
+            child.ended_at = time.time()
+        if not child.end:
+            child.end = "failed"
+            words = _last_words(child)
+            self._record({"t": round(time.time(), 4), "node": child.name, "event": "failed", "why": words})
+            self.console.note(f"{child.name} failed: {words}")
+
+    def _record(self, event: Event) -> None:
+        self._log.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
+        self._log.flush()
+        self.console.on_event(event)
+
+    def _running(self) -> list[Child]:
+        return [child for child in self.children.values() if child.process.returncode is None]
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        """Once: everybody says goodbye. Twice: at once."""
+        if self._stopping_since is not None:
+            for child in self._running():
+                child.process.kill()
+            return
+        self._stopping_since = time.monotonic()
+        self.console.note("stopping: the nodes say goodbye (once more to stop at once)")
+        for child in self._running():
+            child.process.terminate()
+
+
+def _last_words(child: Child) -> str:
+    """The last line a process wrote to standard error, or how it ended."""
+    lines = (child.folder / "stderr.log").read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"exit status {child.process.returncode}"

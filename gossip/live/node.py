@@ -1,0 +1,298 @@
+"""One live node from start to end: keys, links, data, trainer, engine, and what it leaves behind.
+
+The loop belongs to the main thread, which owns every socket: transport events and the workers'
+answers go into the engine, the engine's effects go out through its ports.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gossip import spec, wire
+from gossip.codec.body import Encoded
+from gossip.data.partition import shard_of_key
+from gossip.data.store import load_dataset
+from gossip.engine import Engine
+from gossip.errors import SpecError
+from gossip.ledger import Ledger
+from gossip.live.join import join_swarm
+from gossip.live.security import KeyPair, load_or_create_keys
+from gossip.live.tickets import SEEDS_MAX, mint, parse_ticket
+from gossip.live.transport import ZmqTransport
+from gossip.live.workers import LiveWorkers
+from gossip.models.model import Model, build_model
+from gossip.observe import Console, EventLog
+from gossip.protocol import events as ev
+from gossip.protocol.node import Node, NodeSettings
+from gossip.runs import RunFolder
+from gossip.spec import Experiment
+from gossip.training import mixer
+from gossip.training.trainer import Trainer
+from gossip.training.work import Work
+
+LAST_LOOK_S = 1.0  # a node that was told to stop evaluates for this long at most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOptions:
+    """What the command line decides for this one node."""
+
+    listen: str
+    advertise: str = ""
+    ticket: str = ""  # "" starts a new swarm
+    shard: int | None = None
+    data_dir: str = ""
+    key_file: Path | None = None
+    run_dir: Path | None = None
+    name: str = "node"
+    follow: bool = False  # the end of standard input ends the node
+
+
+def run_node(experiment: Experiment | None, options: NodeOptions, console: Console) -> dict[str, Any]:
+    """Run a node to the end of its run and return its result. Raises GossipError, one line.
+
+    experiment: None takes the swarm's own, which needs a ticket.
+    """
+    stop = _StopButton()
+    ledger = Ledger()
+    keys = load_or_create_keys(options.key_file) if options.key_file else KeyPair.new()
+    transport = ZmqTransport(keys, ledger, advertise=options.advertise, kind_of=wire.kind_of_frames)
+    try:
+        transport.listen(options.listen)
+        entry = _enter(transport, experiment, options.ticket)
+        run = RunFolder.create(entry.experiment, options.run_dir)
+        events = run.events.open("a", encoding="utf-8")
+        node = _LiveNode(
+            entry, options, transport, ledger, run, EventLog(events, options.name, time.time, console), console, stop
+        )
+        node.run()
+    finally:
+        transport.close()  # lets the goodbyes out
+        stop.release()
+    with events:
+        return node.result()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """What a node holds once it is in a swarm."""
+
+    experiment: Experiment
+    swarm_key: bytes
+    seeds: tuple[tuple[str, bytes], ...]  # (HOST:PORT, public key) of those who let us in; none: we are the first
+
+
+def _enter(transport: ZmqTransport, experiment: Experiment | None, ticket_text: str) -> _Entry:
+    """Join the ticket's swarm, or begin our own."""
+    if ticket_text:
+        ticket = parse_ticket(ticket_text)
+        welcome = join_swarm(transport, ticket, spec=experiment.canonical() if experiment else b"")
+        experiment = experiment or spec.from_canonical(welcome.spec)
+        return _Entry(experiment=experiment, swarm_key=welcome.swarm_key, seeds=ticket.seeds)
+    if experiment is None:
+        raise SpecError("expected an experiment file, or --join TICKET to take the swarm's")
+    swarm_key = secrets.token_bytes(32)
+    transport.become_member(swarm_key, experiment.canonical())
+    return _Entry(experiment=experiment, swarm_key=swarm_key, seeds=())
+
+
+class _LiveNode:
+    """A node that has entered its swarm."""
+
+    def __init__(
+        self,
+        entry: _Entry,
+        options: NodeOptions,
+        transport: ZmqTransport,
+        ledger: Ledger,
+        run: RunFolder,
+        observe: EventLog,
+        console: Console,
+        stop: _StopButton,
+    ) -> None:
+        self.entry, self.experiment, self.options = entry, entry.experiment, options
+        self.transport, self.ledger, self.folder = transport, ledger, run
+        self.observe, self.console, self.stop = observe, console, stop
+        self.inbox: queue.SimpleQueue[ev.Input] = queue.SimpleQueue()
+
+    def run(self) -> dict[str, Any]:
+        key, shard = self.transport.key.hex()[:8], self._shard()
+        self.observe("started", {"key": key, "address": self.transport.address, "shard": shard, "pid": os.getpid()})
+        self.console.say(f"gossip node --join {self._ticket()}")
+        self.model, self.trainer = self._prepare(shard)
+        self.workers = LiveWorkers(
+            self.trainer, Work(self.trainer, self._on_encoded), self.experiment.exchange.every_steps, self._post
+        )
+        self.engine = self._engine()
+        self.stop.arm(self.transport.wake)
+        if self.options.follow:
+            self.transport.watch(sys.stdin.fileno(), self._on_standard_input)
+        try:
+            self.engine.start()
+            self._loop()
+        finally:
+            self.workers.close()
+
+    # -- Before --------------------------------------------------------------------------------------
+
+    def _shard(self) -> int:
+        shards = self.experiment.data.shards
+        if self.options.shard is None:
+            return shard_of_key(self.transport.key, self.experiment.seed, shards)
+        return self.options.shard % shards
+
+    def _ticket(self) -> str:
+        """What lets others in: any member can mint, and names the ones it came by as further doors."""
+        seeds = [(self.transport.address, self.transport.key), *self.entry.seeds][:SEEDS_MAX]
+        return mint(self.entry.swarm_key, seeds, now=time.time()).text()
+
+    def _prepare(self, shard: int) -> tuple[Model, Trainer]:
+        """Data, model and compiled kernels."""
+        experiment = self.experiment
+        dataset = load_dataset(experiment.recipe, self.options.data_dir or experiment.node.data_dir)
+        indices = experiment.partition.shard(
+            dataset.train_labels, len(experiment.recipe.classes), experiment.data.shards, shard, experiment.seed
+        )
+        model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)
+        trainer = Trainer(experiment.train, experiment.seed, model, dataset, indices)
+        mixer.warm_up()
+        self.observe("prepared", {"parameters": model.dim, "train_samples": len(indices)})
+        return model, trainer
+
+    def _engine(self) -> Engine:
+        experiment = self.experiment
+        settings = NodeSettings(
+            key=self.transport.key,
+            address=self.transport.address,
+            seeds=tuple((key, address) for address, key in self.entry.seeds),
+            fragments=self.trainer.fragments,
+            samples_total=experiment.train.samples,
+            every_steps=experiment.exchange.every_steps,
+            blocks=experiment.exchange.blocks,
+        )
+        return Engine(
+            Node(settings, random.Random(secrets.randbits(64))),
+            experiment.hash,
+            clock=_MonotonicClock(),
+            transport=self.transport,
+            workers=self.workers,
+            ledger=self.ledger,
+            observe=self.observe,
+        )
+
+    # -- Meanwhile -----------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while self.engine.finished is None:
+            for event in self.transport.poll(self.engine.seconds_to_deadline()):
+                self.engine.on_transport(event)
+            while not self.inbox.empty():
+                self.engine.handle(self.inbox.get())
+            if self.workers.failure is not None:
+                raise self.workers.failure
+            if self.stop.reason is not None:
+                self.engine.handle(ev.StopRequested(self.stop.reason))
+            self.engine.tick_if_due()
+
+    def _post(self, event: ev.Input) -> None:
+        """An answer of the workers, from their threads."""
+        self.inbox.put(event)
+        self.transport.wake()
+
+    def _on_encoded(self, encoded: Encoded) -> None:
+        for kind, raw_bytes, wire_bytes in encoded.parts:
+            self.ledger.record_gain(kind, raw_bytes, wire_bytes)
+
+    def _on_standard_input(self) -> None:
+        """Whoever started us holds the other end: with it gone, so are we."""
+        if not os.read(sys.stdin.fileno(), 4096):
+            self.stop.press("the launcher is gone")
+
+    # -- After ---------------------------------------------------------------------------------------
+
+    def result(self) -> dict[str, Any]:
+        """Look at all held-out samples, save the model, and say how it went."""
+        trainer, exchanges = self.trainer, self.engine.node.exchanges
+        patience_s = LAST_LOOK_S if self.stop.reason is not None else float("inf")
+        accuracy, looked_at = _last_look(trainer, patience_s)
+        traffic = self.ledger.totals()
+        result = {
+            "id": self.options.name,
+            "why": self.engine.finished,
+            "steps": trainer.steps,
+            "samples": trainer.samples,
+            "accuracy": accuracy,
+            "looked_at": looked_at,
+            "bytes_sent": self.ledger.total_bytes("sent"),
+            "bytes_received": self.ledger.total_bytes("received"),
+            "bytes_by_kind": {
+                kind: {way: traffic[way][kind].bytes if kind in traffic[way] else 0 for way in traffic}
+                for kind in sorted({*traffic["sent"], *traffic["received"]})
+            },
+            "lz4_gain_by_kind": {kind: {"raw": g.raw, "stored": g.stored} for kind, g in self.ledger.gains().items()},
+            "exchanges": exchanges.completed,
+            "exchanges_failed": exchanges.failed,
+            "longest_gap_s": round(self.workers.longest_gap_s, 4),
+            "blocks_failed_share": round(trainer.mixer.statistics().failed_share_recent, 4),
+        }
+        if trainer.is_finite():
+            self.folder.save_model(self.model, trainer.x, self.experiment)
+        self.folder.note(result=result)
+        self.observe("finished", result)
+        return result | {"run": str(self.folder.path)}
+
+
+def _last_look(trainer: Trainer, patience_s: float) -> tuple[float, int]:
+    """(accuracy, held-out samples looked at): all of them, or as many as patience allows."""
+    deadline = time.monotonic() + patience_s
+    right = looked_at = 0.0
+    for part in trainer.evaluate_in_slices():
+        right += part.accuracy * len(part.predictions)
+        looked_at += len(part.predictions)
+        if time.monotonic() > deadline:
+            break
+    return right / max(1.0, looked_at), int(looked_at)
+
+
+class _MonotonicClock:
+    @staticmethod
+    def now() -> float:
+        return time.monotonic()
+
+
+class _StopButton:
+    """SIGINT and SIGTERM. Before the node is in the swarm they end the process at once: there is nothing to save."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._wake: Callable[[], None] | None = None
+        self._before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def arm(self, wake: Callable[[], None]) -> None:
+        """From now on the first signal asks for an orderly end."""
+        self._wake = wake
+
+    def press(self, reason: str) -> None:
+        self.reason = self.reason or reason
+        if self._wake is not None:
+            self._wake()
+
+    def release(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self._wake is None or self.reason is not None:
+            os.write(2, b"\nstopped at once\n")
+            os._exit(128 + number)
+        self.press(f"stopped by {signal.Signals(number).name}")

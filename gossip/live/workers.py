@@ -1,0 +1,155 @@
+"""Two threads: one owns the trainer and steps, one turns arrays into bytes and back.
+
+The trainer's thread never waits while there are steps to do: between two steps it takes what lies
+in its mailbox, and only a trainer that does not step sleeps there. Kernels release the GIL, so the
+codec thread and the network run beside them.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gossip.protocol import events as ev
+from gossip.training.trainer import Trainer
+from gossip.training.work import Stage, Where, Work, ends_here
+
+_Job = Callable[[], None]
+
+
+class LiveWorkers:
+    """The engine's Workers port. `deliver` is called from both threads and must be safe for that."""
+
+    def __init__(self, trainer: Trainer, work: Work, every_steps: int, deliver: Callable[[ev.Input], None]) -> None:
+        self.failure: BaseException | None = None  # a bug in a worker: the loop raises it
+        self._trainer = trainer
+        self._work = work
+        self._every_steps = every_steps
+        self._deliver = deliver
+        self._mailboxes: dict[Where, queue.SimpleQueue[_Job | None]] = {where: queue.SimpleQueue() for where in Where}
+        self._is_stepping = False
+        self._clock = _StepClock()
+        self._threads = [
+            threading.Thread(target=self._guard, args=(self._run_trainer,), name="trainer", daemon=True),
+            threading.Thread(target=self._guard, args=(self._run_codec,), name="codec", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, effect: ev.Effect) -> None:
+        """Take an effect; its answer comes back through `deliver`."""
+        if isinstance(effect, ev.StartTraining):
+            self._post(Where.TRAINER, lambda: self._start(effect.ramp_steps))
+        elif isinstance(effect, ev.StopTraining):
+            self._post(Where.TRAINER, self._stop)
+        else:
+            self._advance(self._work.chain(effect), None)
+
+    @property
+    def longest_gap_s(self) -> float:
+        """Longest time between two steps so far."""
+        return self._clock.longest_gap_s
+
+    def close(self) -> None:
+        """End both threads after the job in hand; afterwards the trainer belongs to the caller."""
+        for mailbox in self._mailboxes.values():
+            mailbox.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    # -- Chains --------------------------------------------------------------------------------------
+
+    def _advance(self, stages: list[Stage], value: Any) -> None:
+        """Put the next stage where it belongs, or hand over the chain's answer."""
+        if ends_here(value):
+            self._deliver(value)
+        elif stages:
+            stage, *rest = stages
+            self._post(stage.where, lambda: self._advance(rest, stage.work(value)))
+
+    def _post(self, where: Where, job: _Job) -> None:
+        self._mailboxes[where].put(job)
+
+    # -- The trainer's thread ------------------------------------------------------------------------
+
+    def _run_trainer(self) -> None:
+        mailbox = self._mailboxes[Where.TRAINER]
+        while True:
+            if not self._is_stepping or not mailbox.empty():
+                job = mailbox.get()
+                if job is None:
+                    return
+                job()
+            else:
+                self._step()
+
+    def _start(self, ramp_steps: int) -> None:
+        self._trainer.ramp_steps = ramp_steps
+        self._is_stepping = True
+        self._clock.restart()
+
+    def _stop(self) -> None:
+        self._is_stepping = False
+        self._report()  # what was done since the last report counts too
+
+    def _step(self) -> None:
+        loss = self._trainer.step()
+        self._clock.on_step(loss)
+        if not math.isfinite(loss):
+            self._is_stepping = False
+            self._deliver(ev.TrainingFailed(self._trainer.steps, loss))
+        elif self._trainer.steps % self._every_steps == 0:
+            self._report()
+
+    def _report(self) -> None:
+        clock, trainer = self._clock, self._trainer
+        loss, step_s = clock.take()
+        self._deliver(ev.StepsDone(trainer.steps, trainer.samples, loss, step_s, clock.longest_gap_s))
+
+    # -- The codec's thread --------------------------------------------------------------------------
+
+    def _run_codec(self) -> None:
+        mailbox = self._mailboxes[Where.CODEC]
+        while (job := mailbox.get()) is not None:
+            job()
+
+    def _guard(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except BaseException as error:  # handed to the loop, which raises it: a thread has nobody to raise to
+            self.failure = error
+            self._deliver(ev.Tick())
+
+
+class _StepClock:
+    """Durations of steps, with whatever came between them."""
+
+    def __init__(self) -> None:
+        self.longest_gap_s = 0.0
+        self._last = time.monotonic()
+        self._gaps: list[float] = []
+        self._losses: list[float] = []
+
+    def restart(self) -> None:
+        self._last = time.monotonic()
+
+    def on_step(self, loss: float) -> None:
+        now = time.monotonic()
+        gap, self._last = now - self._last, now
+        self.longest_gap_s = max(self.longest_gap_s, gap)
+        self._gaps.append(gap)
+        self._losses.append(loss)
+
+    def take(self) -> tuple[float, float]:
+        """Mean loss and median step since the last call; (0, 0) without a step."""
+        if not self._gaps:
+            return 0.0, 0.0
+        taken = statistics.fmean(self._losses), statistics.median(self._gaps)
+        self._gaps.clear()
+        self._losses.clear()
+        return taken

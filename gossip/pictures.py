@@ -1,0 +1,255 @@
+"""The picture of a run, as SVG text: every node's accuracy over samples trained and over bytes sent.
+
+Plain data in, one string out: no files, no clock, nothing to install. Names may come from peers and are
+escaped. The picture brings its own background, so it reads the same on a light and on a dark page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One node's story. points: (samples the swarm had trained on, bytes this node had sent, accuracy 0..1).
+
+    joined: the node came mid-run. end: "finished", "killed", "left", or anything else for no mark.
+    """
+
+    name: str
+    points: Sequence[tuple[int, int, float]]
+    joined: bool = False
+    end: str = "finished"
+
+
+class Scale(NamedTuple):
+    """One axis: data from `low` to `high`, drawn from pixel `start` to pixel `stop`."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
+
+
+# Okabe and Ito's colours, told apart by colour-blind readers too, without the yellow that white swallows.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b4fa3", "#6b7280")
+DASHES = ("", "6 3", "2 3")  # a second and third round through the colours
+PAPER, INK, SOFT, RULE = "#fdfdfc", "#1f2933", "#66727f", "#e4e7ea"
+WIDTH, PANEL_WIDTH, PANEL_HEIGHT, PANEL_TOP = 1080, 444, 300, 112
+PANEL_LEFTS = (68, 596)
+LEGEND_TOP = PANEL_TOP + PANEL_HEIGHT + 72
+LEGEND_LINE = 22
+LEGEND_ENTRIES_MAX = 24
+POINTS_MAX = 400  # per curve: more than the pixels of a panel can show
+CHARACTER_WIDTH = 6.9  # of the 12-pixel text, on the generous side: nobody measures fonts here
+MARKS = {
+    "joined": ("M 0 -6.5 L 6 4.5 L -6 4.5 Z", "joined mid-run"),
+    "killed": ("M -5 -5 L 5 5 M -5 5 L 5 -5", "killed"),
+    "left": ("M -4.5 -4.5 H 4.5 V 4.5 H -4.5 Z", "said goodbye"),
+    "finished": ("M -3.5 0 A 3.5 3.5 0 1 1 3.5 0 A 3.5 3.5 0 1 1 -3.5 0 Z", "finished"),
+}
+
+
+def accuracy_picture(
+    history: Sequence[Curve],
+    title: str,
+    subtitle: str = "",
+    target: float | None = None,
+    alone: float | None = None,
+) -> str:
+    """Two panels side by side as a complete SVG document.
+
+    target: the accuracy asked for, a dashed line. alone: what a node reaches without the others, a dotted line.
+    Points that are not finite are left out; a curve may have none.
+    """
+    curves = [_Drawn(curve, *_style(number)) for number, curve in enumerate(history)]
+    points = [point for drawn in curves for point in drawn.points]
+    references = [value for value in (target, alone) if value is not None]
+    accuracy_low = _floor(min([accuracy for _, _, accuracy in points] + references, default=0.0))
+    legend, legend_height = _legend(curves)
+    height = LEGEND_TOP + legend_height + 16
+    body = [
+        f'<rect width="{WIDTH}" height="{height}" rx="10" fill="{PAPER}"/>',
+        _text(28, 40, title, size=20, weight=600),
+        _text(28, 63, subtitle, colour=SOFT, size=13),
+    ]
+    axes: tuple[tuple[int, str, Callable[[float], str]], ...] = (
+        (0, "samples trained by the whole swarm", _count),
+        (1, "bytes sent by the node itself", _bytes),
+    )
+    for (column, label, unit), left in zip(axes, PANEL_LEFTS, strict=True):
+        high = max([point[column] for point in points], default=0) or 1
+        x = Scale(0, high * 1.03, left, left + PANEL_WIDTH)
+        y = Scale(accuracy_low, 1.0, PANEL_TOP + PANEL_HEIGHT, PANEL_TOP)
+        body += _axes(x, y, label, unit)
+        body += _reference(x, y, target, "target", "7 4", at_end=False)
+        body += _reference(x, y, alone, "alone", "2 4", at_end=True)
+        for drawn in curves:
+            body += drawn.line(x, y, column)
+        for drawn in curves:  # marks lie above all lines
+            body += drawn.marks(x, y, column)
+        if not points:
+            body.append(_text((x.start + x.stop) / 2, PANEL_TOP + 150, "nothing measured yet", SOFT, anchor="middle"))
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
+        'role="img" font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, DejaVu Sans, sans-serif">'
+    )
+    return "\n".join([head, f"<title>{_safe(title)}</title>", *body, *legend, "</svg>"]) + "\n"
+
+
+class _Drawn:
+    """A curve with its colour: knows how to draw itself, not where."""
+
+    def __init__(self, curve: Curve, colour: str, dash: str) -> None:
+        self.curve, self.colour, self.dash = curve, colour, dash
+        self.points = [point for point in curve.points if all(map(math.isfinite, point))]
+
+    def line(self, x: Scale, y: Scale, column: int) -> Iterator[str]:
+        if len(self.points) > 1:
+            thinned = self.points[:: -(-len(self.points) // POINTS_MAX)]
+            if thinned[-1] is not self.points[-1]:
+                thinned.append(self.points[-1])
+            path = " ".join(f"{x(point[column]):.1f},{y(point[2]):.1f}" for point in thinned)
+            yield (
+                f'<polyline points="{path}" fill="none" stroke="{self.colour}" stroke-width="1.8" '
+                f'stroke-linejoin="round" stroke-linecap="round"{_dashed(self.dash)}/>'
+            )
+
+    def marks(self, x: Scale, y: Scale, column: int) -> Iterator[str]:
+        if self.points and self.curve.end in MARKS:
+            yield _mark(self.curve.end, x(self.points[-1][column]), y(self.points[-1][2]), self.colour)
+        if self.points and self.curve.joined:
+            yield _mark("joined", x(self.points[0][column]), y(self.points[0][2]), self.colour)
+
+
+def _style(number: int) -> tuple[str, str]:
+    """Colour and dash of the node with this number."""
+    return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+
+
+def _axes(x: Scale, y: Scale, label: str, unit: Callable[[float], str]) -> Iterator[str]:
+    """Grid, tick labels and the axis' name."""
+    for value in _ticks(y.low, y.high, 5):
+        yield _rule(x.start, y(value), x.stop, y(value), RULE)
+        yield _text(x.start - 10, y(value) + 4, f"{100 * value:.0f} %", SOFT, anchor="end")
+    for value in _ticks(x.low, x.high, 5):
+        yield _rule(x(value), y.start, x(value), y.start + 5, SOFT)
+        yield _text(x(value), y.start + 20, unit(value), SOFT, anchor="middle")
+    yield _rule(x.start, y.start, x.stop, y.start, SOFT)
+    yield _text(x.start, y.stop - 14, "test accuracy", INK, weight=600)
+    yield _text(x.stop, y.start + 42, label, INK, anchor="end", weight=600)
+
+
+def _reference(x: Scale, y: Scale, value: float | None, name: str, dash: str, at_end: bool) -> Iterator[str]:
+    """A level across the panel; its name is above it at the start, or below it at the end."""
+    if value is not None and math.isfinite(value):
+        yield _rule(x.start, y(value), x.stop, y(value), SOFT, dash)
+        place, drop, anchor = (x.stop - 4, 15, "end") if at_end else (x.start + 6, -6, "start")
+        yield _text(place, y(value) + drop, f"{name} {_percent(value)}", SOFT, anchor=anchor)
+
+
+def _legend(curves: Sequence[_Drawn]) -> tuple[list[str], int]:
+    """Names with colour and last accuracy, line by line, then the marks in use. Also its height."""
+    entries = []
+    for drawn in curves[:LEGEND_ENTRIES_MAX]:
+        last = f"  {_percent(drawn.points[-1][2])}" if drawn.points else ""
+        swatch = f'<path d="M 0 -4 H 22" stroke="{drawn.colour}" stroke-width="3"{_dashed(drawn.dash)}/>'
+        entries.append((swatch, _short(drawn.curve.name) + last))
+    if len(curves) > LEGEND_ENTRIES_MAX:
+        entries.append(("", f"and {len(curves) - LEGEND_ENTRIES_MAX} more"))
+    used = {drawn.curve.end for drawn in curves} | {"joined" for drawn in curves if drawn.curve.joined}
+    marks = [(_mark(kind, 11, -4, SOFT), text) for kind, (_, text) in MARKS.items() if kind in used]
+    parts: list[str] = []
+    line = 0
+    for group in (entries, marks):
+        column = float(PANEL_LEFTS[0])
+        for swatch, text in group:
+            width = 30 + len(text) * CHARACTER_WIDTH + 22
+            if column + width > WIDTH - 20 and column > PANEL_LEFTS[0]:
+                line, column = line + 1, float(PANEL_LEFTS[0])
+            at = f"translate({column:.1f} {LEGEND_TOP + line * LEGEND_LINE})"
+            parts.append(f'<g transform="{at}">{swatch}{_text(30, 0, text, INK)}</g>')
+            column += width
+        line += bool(group)
+    return parts, max(line, 1) * LEGEND_LINE
+
+
+def _mark(kind: str, x: float, y: float, colour: str) -> str:
+    """A mark with a rim of paper around it, so that it stands out from the lines below."""
+    outline, _ = MARKS[kind]
+    at = f'transform="translate({x:.1f} {y:.1f})"'
+    if kind == "killed":
+        strokes = ((PAPER, 6), (colour, 2.6))
+        return "".join(
+            f'<path d="{outline}" {at} fill="none" stroke="{stroke}" stroke-width="{width}" stroke-linecap="round"/>'
+            for stroke, width in strokes
+        )
+    return f'<path d="{outline}" {at} fill="{colour}" stroke="{PAPER}" stroke-width="1.6"/>'
+
+
+# -- Numbers and text -------------------------------------------------------------------------------------
+
+
+def _ticks(low: float, high: float, wanted: int) -> Iterable[float]:
+    """About `wanted` round numbers (1, 2 or 5 times a power of ten apart) from low to high."""
+    rough = (high - low) / wanted
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [number * step for number in range(first, last + 1)]
+
+
+def _floor(lowest: float) -> float:
+    """Where the accuracy axis begins: a round tenth at or below the lowest point, never above one half."""
+    return min(max(math.floor(lowest * 10) / 10, 0.0), 0.5)
+
+
+def _count(value: float) -> str:
+    """1500000 as "1.5 M"."""
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.4g}{unit}"
+    return f"{value:.4g}"
+
+
+def _bytes(value: float) -> str:
+    """2500000 as "2.5 MB"."""
+    return "0" if value == 0 else _count(value) + ("B" if value >= 1000 else " B")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "\u2026"
+
+
+def _safe(text: str) -> str:
+    """Text as XML takes it: escaped, and without the control characters no SVG may hold."""
+    return escape("".join(character for character in text if character.isprintable()))
+
+
+def _text(
+    x: float, y: float, text: str, colour: str = INK, size: int = 12, anchor: str = "start", weight: int = 400
+) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" font-size="{size}" font-weight="{weight}" '
+        f'text-anchor="{anchor}" xml:space="preserve">{_safe(text)}</text>'
+    )
+
+
+def _rule(x1: float, y1: float, x2: float, y2: float, colour: str, dash: str = "") -> str:
+    ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+    return f'<line {ends} stroke="{colour}" stroke-width="1"{_dashed(dash)}/>'
+
+
+def _dashed(dash: str) -> str:
+    return f' stroke-dasharray="{dash}"' if dash else ""

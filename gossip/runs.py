@@ -1,0 +1,150 @@
+"""runs/NAME/: everything one run leaves behind, and how to read it again.
+
+spec.toml, run.json (commit, machine, versions, the canonical spec, the result), events.jsonl,
+model.safetensors, accuracy.svg. Knows files; does not know sockets or processes.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gossip import __version__
+from gossip.errors import SpecError
+from gossip.observe import write_atomically
+from gossip.spec import Experiment, from_canonical
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gossip.models.model import Model
+
+PACKAGES = ("pyzmq", "numpy", "numba", "msgpack", "lz4", "pillow", "msgspec", "safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run's folder."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, experiment: Experiment, wanted: Path | None = None, under: Path = Path("runs")) -> RunFolder:
+        """A new folder: `wanted`, or runs/NAME, runs/NAME-2, ... Raises SpecError where it cannot be made."""
+        path = wanted or under / experiment.name
+        number = 1
+        while wanted is None and path.exists():
+            number += 1
+            path = under / f"{experiment.name}-{number}"
+        try:
+            path.mkdir(parents=True, exist_ok=wanted is not None)
+            run = cls(path)
+            run._write("spec.toml", experiment.to_toml().encode())
+            run.note(spec=json.loads(experiment.canonical()), **_circumstances())
+        except OSError as error:
+            raise SpecError(f"{path}: cannot make the run's folder ({error.strerror}); choose another") from error
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """An existing run, by its folder or its name under runs/. Raises SpecError."""
+        for candidate in (Path(path), Path("runs") / path):
+            if (candidate / "run.json").is_file():
+                return cls(candidate)
+        raise SpecError(f"{path}: no run there; expected a folder with run.json, such as runs/NAME")
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def picture(self) -> Path:
+        return self.path / "accuracy.svg"
+
+    def experiment(self) -> Experiment:
+        """The experiment of this run, as its nodes ran it. Raises SpecError."""
+        try:
+            canonical = json.dumps(self.notes()["spec"], sort_keys=True, separators=(",", ":")).encode()
+        except KeyError as error:
+            raise SpecError(f"{self.path}/run.json: no spec in it; was it written by gossip?") from error
+        return from_canonical(canonical)
+
+    def notes(self) -> dict[str, Any]:
+        """What run.json holds. Raises SpecError."""
+        try:
+            return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SpecError(f"{self.path}/run.json: cannot be read ({error})") from error
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to run.json."""
+        known = self.notes() if (self.path / "run.json").exists() else {}
+        self._write("run.json", json.dumps(known | facts, indent=1).encode())
+
+    def save_picture(self, svg: str) -> None:
+        self._write(self.picture.name, svg.encode())
+
+    def save_model(self, model: Model, x: np.ndarray, experiment: Experiment) -> None:
+        """x: float32, at least model.dim long. One tensor per layer, and the spec as metadata."""
+        import safetensors.numpy
+
+        from gossip.models.layout import named_parameters
+
+        tensors = {name: tensor.copy() for name, tensor in named_parameters(x, model.layout).items()}
+        metadata = {"format": "gossip-1", "spec": experiment.canonical().decode()}
+        self._write(self.model.name, safetensors.numpy.save(tensors, metadata))
+
+    def load_model(self, model: Model) -> np.ndarray:
+        """The saved parameters as float32[model.dim]. Raises SpecError where the file is missing or another model's."""
+        return load_parameters(self.model, model)
+
+    def _write(self, name: str, data: bytes) -> None:
+        write_atomically(self.path / name, data)
+
+
+def load_parameters(path: Path, model: Model) -> np.ndarray:
+    """float32[model.dim] from a safetensors file. Raises SpecError naming what does not fit."""
+    import numpy as np
+    import safetensors
+    import safetensors.numpy
+
+    from gossip.models.layout import named_parameters
+
+    try:
+        tensors = safetensors.numpy.load(path.read_bytes())
+    except (OSError, safetensors.SafetensorError) as error:
+        raise SpecError(f"{path}: cannot read the model ({error})") from error
+    x = np.zeros(model.dim, np.float32)
+    expected = named_parameters(x, model.layout)
+    if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in expected.items()}:
+        raise SpecError(f"{path}: another architecture: it holds {sorted(tensors)}, expected {sorted(expected)}")
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+            raise SpecError(f"{path}: {name} is not finite float32; the file is damaged, take another copy")
+        expected[name][...] = tensor
+    return x
+
+
+def _circumstances() -> dict[str, Any]:
+    """Commit, machine and versions: what somebody needs to run it again."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    machine = {"system": platform.platform(), "processor": platform.machine(), "python": platform.python_version()}
+    return {"gossip": __version__, "commit": _commit(), "machine": machine, "versions": versions}
+
+
+def _commit() -> str | None:
+    """The checkout's commit; None where gossip does not run from one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

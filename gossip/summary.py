@@ -1,0 +1,212 @@
+"""Adding up a run of many nodes: the mean model, the numbers, the picture, what each shard is worth alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.table import Table
+
+from gossip.data.store import load_dataset
+from gossip.errors import GossipError
+from gossip.models.model import Model, build_model
+from gossip.pictures import Curve, accuracy_picture
+from gossip.runs import RunFolder
+from gossip.spec import Experiment, from_canonical
+
+if TYPE_CHECKING:
+    from gossip.console import SwarmConsole
+    from gossip.launcher import Child, Launcher
+
+
+def summarise(launcher: Launcher, alone_steps: int) -> dict[str, Any]:
+    """The result of a run. Saves the survivors' mean model and the picture. Raises GossipError if nobody survived."""
+    children = list(launcher.children.values())
+    survivors = [child for child in children if child.end == "finished" and child.result]
+    experiment, run = launcher.experiment, launcher.run_folder
+    began_at = min(child.began_at for child in children)
+    training_began_at = min((child.joined_at for child in children if child.joined_at), default=began_at)
+    nodes = [_node_result(child, training_began_at) for child in children]
+    run.note(nodes=nodes)
+    if not survivors:
+        raise GossipError(f"no node finished the run; what they said is in {run.path}/nodes/*/stderr.log")
+    model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)
+    mean = np.mean([RunFolder(child.folder).load_model(model) for child in survivors], axis=0, dtype=np.float64)
+    run.save_model(model, mean.astype(np.float32), experiment)
+    accuracies = [child.result["accuracy"] for child in survivors if child.result]
+    result: dict[str, Any] = {
+        "name": experiment.name,
+        "run": str(run.path),
+        "accuracy_mean": statistics.fmean(accuracies),
+        "accuracy_min": min(accuracies),
+        "accuracy_of_mean_model": _accuracy(launcher, model, mean.astype(np.float32)),
+        "seconds": round(max(child.ended_at or 0.0 for child in survivors) - training_began_at, 2),
+        "samples": sum(node["samples"] for node in nodes),
+        "survivors": [child.name for child in survivors],
+        "nodes": nodes,
+        "bytes_by_kind": _bytes_by_kind(children),
+        "lz4_gain_by_kind": _gains(children),
+    }
+    steps = {child.shard: child.result["steps"] for child in survivors if child.result}
+    steps = {shard: min(count, alone_steps) for shard, count in steps.items()}
+    alone = _train_alone(launcher, steps) if alone_steps else {}
+    result["accuracy_alone_max"] = max(alone.values()) if alone else None
+    result["accuracy_alone"] = {str(shard): accuracy for shard, accuracy in sorted(alone.items())}
+    result["alone_steps"] = max(steps.values()) if alone else 0
+    run.save_picture(_picture(launcher, result, training_began_at))
+    result["picture"] = str(run.picture)
+    run.note(result=result)
+    return result
+
+
+def print_summary(result: dict[str, Any], console: SwarmConsole) -> None:
+    """The same for a person."""
+    table = Table(title=result["name"], title_justify="left", title_style="bold", pad_edge=False)
+    table.add_column("node", style="bold")
+    table.add_column("end")
+    for name in ("joined", "steps", "accuracy", "MB sent", "MB received", "exchanges", "failed", "longest gap"):
+        table.add_column(name, justify="right")
+    for node in result["nodes"]:
+        joined = f"{node['joined_at']:.1f} s" if node["joined_at"] is not None else "never"
+        table.add_row(
+            node["id"], node["end"], joined, f"{node['steps']:,}", _percent(node["accuracy"]),
+            f"{node['bytes_sent'] / 1e6:.2f}", f"{node['bytes_received'] / 1e6:.2f}", f"{node['exchanges']:,}",
+            f"{node['exchanges_failed']:,}", f"{node['longest_gap_s']:.2f} s",
+        )  # fmt: skip
+    console.console.print(table)
+    if result["accuracy_alone_max"] is not None:
+        console.say(
+            f"alone    a node reaches at most {result['accuracy_alone_max']:.1%} "
+            f"({result['alone_steps']:,} steps on its own shard, measured just now)"
+        )
+    console.say(
+        f"together every survivor reaches at least {result['accuracy_min']:.1%} (mean {result['accuracy_mean']:.1%}, "
+        f"their mean model {result['accuracy_of_mean_model']:.1%})"
+    )
+    total = sum(kind["sent"] for kind in result["bytes_by_kind"].values())
+    kinds = ", ".join(f"{kind} {count['sent'] / 1e6:.2f}" for kind, count in result["bytes_by_kind"].items())
+    console.say(f"{result['seconds']:.1f} s of training, {total / 1e6:.2f} MB sent in all ({kinds})")
+    console.say(f"picture  {result['picture']}")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _node_result(child: Child, began_at: float) -> dict[str, Any]:
+    """One row of `nodes`. Times are seconds since the first node began to train."""
+    last, status = child.result or {}, child.status
+    known = status | last
+    accuracy = known.get("accuracy", -1.0)
+    ended_early = child.end != "finished" and child.ended_at is not None
+    return {
+        "id": child.name,
+        "shard": child.shard,
+        "end": child.end,
+        "steps": last.get("steps", status.get("step", 0)),
+        "samples": known.get("samples", 0),
+        "accuracy": accuracy if accuracy >= 0 else None,
+        "bytes_sent": known.get("bytes_sent", 0),
+        "bytes_received": known.get("bytes_received", 0),
+        "exchanges": known.get("exchanges", 0),
+        "exchanges_failed": known.get("exchanges_failed", 0),
+        "longest_gap_s": known.get("longest_gap_s", 0.0),
+        "joined_at": round(child.joined_at - began_at, 3) if child.joined_at else None,
+        "left": round(child.ended_at - began_at, 3) if ended_early and child.ended_at else None,
+    }
+
+
+def _bytes_by_kind(children: list[Child]) -> dict[str, dict[str, int]]:
+    """Bytes on the wire by kind, over all nodes that lived to report them."""
+    totals: dict[str, Counter[str]] = {}
+    for child in children:
+        for kind, ways in (child.result or {}).get("bytes_by_kind", {}).items():
+            totals.setdefault(kind, Counter()).update(ways)
+    return {kind: dict(count) for kind, count in sorted(totals.items())}
+
+
+def _gains(children: list[Child]) -> dict[str, dict[str, float]]:
+    """What lz4 made of each kind of part: bytes before and after, and their ratio."""
+    raw: Counter[str] = Counter()
+    stored: Counter[str] = Counter()
+    for child in children:
+        for kind, gain in (child.result or {}).get("lz4_gain_by_kind", {}).items():
+            raw[kind] += gain["raw"]
+            stored[kind] += gain["stored"]
+    return {
+        kind: {"raw": raw[kind], "stored": stored[kind], "ratio": round(raw[kind] / max(1, stored[kind]), 3)}
+        for kind in sorted(raw)
+    }
+
+
+def _accuracy(launcher: Launcher, model: Model, x: np.ndarray) -> float:
+    dataset = load_dataset(launcher.experiment.recipe, launcher.data_dir)
+    return model.evaluate(x, dataset.test_images, dataset.test_labels).accuracy
+
+
+# -- What a shard is worth alone --------------------------------------------------------------------
+
+
+def _train_alone(launcher: Launcher, steps: dict[int, int]) -> dict[int, float]:
+    """Accuracy of each shard trained alone, in as many processes as there are cores. steps: per shard."""
+    canonical = launcher.experiment.canonical()
+    spawn = multiprocessing.get_context("spawn")
+    workers = max(1, min(len(steps), os.cpu_count() or 1))
+    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        futures = {
+            shard: pool.submit(train_alone, canonical, shard, count, launcher.data_dir)
+            for shard, count in steps.items()
+        }
+        return {shard: future.result() for shard, future in futures.items()}
+
+
+def train_alone(canonical: bytes, shard: int, steps: int, data_dir: str) -> float:
+    """Held-out accuracy of one shard after `steps` steps without anybody, learning rate decayed over them."""
+    from gossip.training.trainer import Trainer
+
+    experiment: Experiment = from_canonical(canonical)
+    dataset = load_dataset(experiment.recipe, data_dir)
+    indices = experiment.partition.shard(
+        dataset.train_labels, len(experiment.recipe.classes), experiment.data.shards, shard, experiment.seed
+    )
+    model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)
+    trainer = Trainer(experiment.train, experiment.seed, model, dataset, indices)
+    for step in range(steps):
+        trainer.progress = step / steps
+        trainer.step()
+    return model.evaluate(trainer.x, dataset.test_images, dataset.test_labels).accuracy
+
+
+# -- The picture ------------------------------------------------------------------------------------
+
+
+def _picture(launcher: Launcher, result: dict[str, Any], began_at: float) -> str:
+    curves = [_curve(child) for child in launcher.children.values()]
+    alone = result["accuracy_alone_max"]
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(began_at))
+    subtitle = f"{len(curves)} nodes, {launcher.experiment.data.partition}, {when}"
+    return accuracy_picture(
+        [curve for curve in curves if curve.points], launcher.experiment.name, subtitle, alone=alone
+    )
+
+
+def _curve(child: Child) -> Curve:
+    """A node's accuracy over the swarm's samples and its own bytes, from its events."""
+    sent = 0
+    points: list[tuple[int, int, float]] = []
+    for event in child.events:
+        if event["event"] == "status":
+            sent = event["bytes_sent"]
+        elif event["event"] == "evaluated":
+            points.append((event["swarm_samples"], sent, event["accuracy"]))
+        elif event["event"] == "finished":
+            swarm_samples = max((point[0] for point in points), default=0)
+            points.append((max(swarm_samples, event.get("swarm_samples", 0)), event["bytes_sent"], event["accuracy"]))
+    joined_late = any(event["event"] == "training" and event["progress"] > 0.02 for event in child.events)
+    return Curve(child.name, points, joined=joined_late, end=child.end)
