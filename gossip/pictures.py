@@ -74,7 +74,7 @@ def accuracy_picture(
     references = [value for value in (target, alone) if value is not None]
     accuracy_low = _floor(min([accuracy for _, _, accuracy in points] + references, default=0.0))
     legend, legend_height = _legend(curves)
-    height = LEGEND_TOP + legend_height + 16
+    height = LEGEND_TOP + legend_height + 6
     body = [
         f'<rect width="{WIDTH}" height="{height}" rx="10" fill="{PAPER}"/>',
         _text(28, 40, title, size=20, weight=600),
@@ -89,10 +89,10 @@ def accuracy_picture(
         x = Scale(0, high * 1.03, left, left + PANEL_WIDTH)
         y = Scale(accuracy_low, 1.0, PANEL_TOP + PANEL_HEIGHT, PANEL_TOP)
         body += _axes(x, y, label, unit)
-        body += _reference(x, y, target, "target", "7 4", at_end=False)
-        body += _reference(x, y, alone, "alone", "2 4", at_end=True)
         for drawn in curves:
             body += drawn.line(x, y, column)
+        body += _reference(x, y, target, "target", "7 4", x.stop - 4)
+        body += _reference(x, y, alone, "alone", "2 4", x.stop - 110)  # readable even where the two are close
         for drawn in curves:  # marks lie above all lines
             body += drawn.marks(x, y, column)
         if not points:
@@ -147,12 +147,11 @@ def _axes(x: Scale, y: Scale, label: str, unit: Callable[[float], str]) -> Itera
     yield _text(x.stop, y.start + 42, label, INK, anchor="end", weight=600)
 
 
-def _reference(x: Scale, y: Scale, value: float | None, name: str, dash: str, at_end: bool) -> Iterator[str]:
-    """A level across the panel; its name is above it at the start, or below it at the end."""
+def _reference(x: Scale, y: Scale, value: float | None, name: str, dash: str, label_end: float) -> Iterator[str]:
+    """A level across the panel, its name below it and to the right, where curves that got there leave room."""
     if value is not None and math.isfinite(value):
         yield _rule(x.start, y(value), x.stop, y(value), SOFT, dash)
-        place, drop, anchor = (x.stop - 4, 15, "end") if at_end else (x.start + 6, -6, "start")
-        yield _text(place, y(value) + drop, f"{name} {_percent(value)}", SOFT, anchor=anchor)
+        yield _text(label_end, y(value) + 15, f"{name} {_percent(value)}", SOFT, anchor="end")
 
 
 def _legend(curves: Sequence[_Drawn]) -> tuple[list[str], int]:
@@ -167,18 +166,17 @@ def _legend(curves: Sequence[_Drawn]) -> tuple[list[str], int]:
     used = {drawn.curve.end for drawn in curves} | {"joined" for drawn in curves if drawn.curve.joined}
     marks = [(_mark(kind, 11, -4, SOFT), text) for kind, (_, text) in MARKS.items() if kind in used]
     parts: list[str] = []
-    line = 0
+    lines = 0
     for group in (entries, marks):
-        column = float(PANEL_LEFTS[0])
-        for swatch, text in group:
-            width = 30 + len(text) * CHARACTER_WIDTH + 22
-            if column + width > WIDTH - 20 and column > PANEL_LEFTS[0]:
-                line, column = line + 1, float(PANEL_LEFTS[0])
-            at = f"translate({column:.1f} {LEGEND_TOP + line * LEGEND_LINE})"
-            parts.append(f'<g transform="{at}">{swatch}{_text(30, 0, text, INK)}</g>')
-            column += width
-        line += bool(group)
-    return parts, max(line, 1) * LEGEND_LINE
+        width = 52 + max((len(text) for _, text in group), default=0) * CHARACTER_WIDTH
+        columns = max(1, int((WIDTH - PANEL_LEFTS[0]) // width))
+        for number, (swatch, text) in enumerate(group):
+            left = PANEL_LEFTS[0] + number % columns * width
+            top = LEGEND_TOP + (lines + number // columns) * LEGEND_LINE
+            label = _text(30, 0, text)
+            parts.append(f'<g transform="translate({left:.1f} {top})">{swatch}{label}</g>')
+        lines += -(-len(group) // columns)
+    return parts, lines * LEGEND_LINE
 
 
 def _mark(kind: str, x: float, y: float, colour: str) -> str:
@@ -240,9 +238,11 @@ def _safe(text: str) -> str:
 def _text(
     x: float, y: float, text: str, colour: str = INK, size: int = 12, anchor: str = "start", weight: int = 400
 ) -> str:
+    """A line of text with a rim of paper, so that it can be read where a curve passes below."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" font-size="{size}" font-weight="{weight}" '
-        f'text-anchor="{anchor}" xml:space="preserve">{_safe(text)}</text>'
+        f'text-anchor="{anchor}" xml:space="preserve" paint-order="stroke" stroke="{PAPER}" stroke-width="3">'
+        f"{_safe(text)}</text>"
     )
 
 
