@@ -67,11 +67,11 @@ def accuracy_picture(
     """Two panels side by side as a complete SVG document.
 
     target: the accuracy asked for, a dashed line. alone: what a node reaches without the others, a dotted line.
-    Points that are not finite are left out; a curve may have none.
+    Points whose accuracy is not from 0 to 1 are left out, nan among them; a curve may have none.
     """
     curves = [_Drawn(curve, *_style(number)) for number, curve in enumerate(history)]
     points = [point for drawn in curves for point in drawn.points]
-    references = [value for value in (target, alone) if value is not None]
+    references = [level for level in (target, alone) if level is not None]
     accuracy_low = _floor(min([accuracy for _, _, accuracy in points] + references, default=0.0))
     legend, legend_height = _legend(curves)
     height = LEGEND_TOP + legend_height + 6
@@ -109,7 +109,7 @@ class _Drawn:
 
     def __init__(self, curve: Curve, colour: str, dash: str) -> None:
         self.curve, self.colour, self.dash = curve, colour, dash
-        self.points = [point for point in curve.points if all(map(math.isfinite, point))]
+        self.points = [point for point in curve.points if 0 <= point[2] <= 1]  # nan is not
 
     def line(self, x: Scale, y: Scale, column: int) -> Iterator[str]:
         if len(self.points) > 1:
@@ -149,7 +149,7 @@ def _axes(x: Scale, y: Scale, label: str, unit: Callable[[float], str]) -> Itera
 
 def _reference(x: Scale, y: Scale, value: float | None, name: str, dash: str, label_end: float) -> Iterator[str]:
     """A level across the panel, its name below it and to the right, where curves that got there leave room."""
-    if value is not None and math.isfinite(value):
+    if value is not None:
         yield _rule(x.start, y(value), x.stop, y(value), SOFT, dash)
         yield _text(label_end, y(value) + 15, f"{name} {_percent(value)}", SOFT, anchor="end")
 

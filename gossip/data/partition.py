@@ -81,7 +81,7 @@ class Partition:
 
 
 def parse_partition(text: str) -> Partition:
-    """ "iid", "dirichlet(0.3)" or "classes(3)" as a Partition. Raises SpecError."""
+    """A Partition from "iid", "dirichlet(0.3)" or "classes(3)". Raises SpecError."""
     match = re.fullmatch(r"\s*(iid|(dirichlet|classes)\s*\(\s*([0-9][0-9.e+-]*)\s*\))\s*", text)
     if match is None:
         raise SpecError(EXPECTED)

@@ -117,7 +117,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _explain(text: str) -> str:
-    """ "Expected `int`, got `str` - at `$.files[0].bytes`" as "files[0].bytes: expected int, got str"."""
+    """msgspec's text with the key first: "files[0].bytes: expected int, got str"."""
     what, _, where = text.replace("`", "").partition(" - at $")
     where = where.lstrip(".")
     unknown = re.fullmatch(r"Object contains unknown field (\S+)", what)
