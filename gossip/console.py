@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -81,11 +82,11 @@ class SwarmView:
         self.notes = [*self.notes[-3:], text]
 
     def __rich__(self) -> Group:
-        table = Table(title=self.title, title_justify="left", title_style="bold", expand=False, pad_edge=False)
-        table.add_column("node", style="bold")
-        table.add_column("state")
-        for name in ("step", "loss", "accuracy", "samples/s", "kB/s up", "kB/s down", "peers", "exchanges", "failed"):
-            table.add_column(name, justify="right")
+        table = Table(title=self.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
+        table.add_column("node", style="bold", no_wrap=True)
+        table.add_column("state", no_wrap=True)
+        for name in ("step", "loss", "accuracy", "samples/s", "kB/s up", "down", "peers", "exchanges", "failed"):
+            table.add_column(name, justify="right", no_wrap=True)
         for row in self.rows.values():
             table.add_row(*_cells(row))
         seconds = time.monotonic() - self._began

@@ -26,7 +26,7 @@ shards = 4
 preset = "lenet"
 
 [train]
-samples = 600_000           # by all nodes together
+samples = 900_000           # by all nodes together
 batch = 32
 learning_rate = 0.03
 momentum = 0.9

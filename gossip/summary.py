@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from gossip.data.store import load_dataset
@@ -37,15 +38,15 @@ def summarise(launcher: Launcher, alone_steps: int) -> dict[str, Any]:
     if not survivors:
         raise GossipError(f"no node finished the run; what they said is in {run.path}/nodes/*/stderr.log")
     model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)
-    mean = np.mean([RunFolder(child.folder).load_model(model) for child in survivors], axis=0, dtype=np.float64)
-    run.save_model(model, mean.astype(np.float32), experiment)
+    mean = _mean([RunFolder(child.folder).load_model(model) for child in survivors])
+    run.save_model(model, mean, experiment)
     accuracies = [child.result["accuracy"] for child in survivors if child.result]
     result: dict[str, Any] = {
         "name": experiment.name,
         "run": str(run.path),
         "accuracy_mean": statistics.fmean(accuracies),
         "accuracy_min": min(accuracies),
-        "accuracy_of_mean_model": _accuracy(launcher, model, mean.astype(np.float32)),
+        "accuracy_of_mean_model": _accuracy(launcher, model, mean),
         "seconds": round(max(child.ended_at or 0.0 for child in survivors) - training_began_at, 2),
         "samples": sum(node["samples"] for node in nodes),
         "survivors": [child.name for child in survivors],
@@ -67,11 +68,11 @@ def summarise(launcher: Launcher, alone_steps: int) -> dict[str, Any]:
 
 def print_summary(result: dict[str, Any], console: SwarmConsole) -> None:
     """The same for a person."""
-    table = Table(title=result["name"], title_justify="left", title_style="bold", pad_edge=False)
-    table.add_column("node", style="bold")
-    table.add_column("end")
-    for name in ("joined", "steps", "accuracy", "MB sent", "MB received", "exchanges", "failed", "longest gap"):
-        table.add_column(name, justify="right")
+    table = Table(title=result["name"], title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("node", style="bold", no_wrap=True)
+    table.add_column("end", no_wrap=True)
+    for name in ("joined", "steps", "accuracy", "MB up", "MB down", "exchanges", "failed", "gap"):
+        table.add_column(name, justify="right", no_wrap=True)
     for node in result["nodes"]:
         joined = f"{node['joined_at']:.1f} s" if node["joined_at"] is not None else "never"
         table.add_row(
@@ -93,6 +94,11 @@ def print_summary(result: dict[str, Any], console: SwarmConsole) -> None:
     kinds = ", ".join(f"{kind} {count['sent'] / 1e6:.2f}" for kind, count in result["bytes_by_kind"].items())
     console.say(f"{result['seconds']:.1f} s of training, {total / 1e6:.2f} MB sent in all ({kinds})")
     console.say(f"picture  {result['picture']}")
+
+
+def _mean(models: list[np.ndarray]) -> np.ndarray:
+    """Of float32[dim] each, summed in float64."""
+    return np.asarray(np.mean(models, axis=0, dtype=np.float64), np.float32)
 
 
 def _percent(share: float | None) -> str:

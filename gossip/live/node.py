@@ -125,7 +125,8 @@ class _LiveNode:
         self.observe, self.console, self.stop = observe, console, stop
         self.inbox: queue.SimpleQueue[ev.Input] = queue.SimpleQueue()
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> None:
+        """From its first words to its goodbye."""
         key, shard = self.transport.key.hex()[:8], self._shard()
         self.observe("started", {"key": key, "address": self.transport.address, "shard": shard, "pid": os.getpid()})
         self.console.say(f"gossip node --join {self._ticket()}")
