@@ -1,0 +1,246 @@
+"""The trainer's half of an exchange: which blocks to offer, how to answer, how to apply an answer.
+
+Knows blocks, ranges and what is in flight; the training thread alone calls it, and hands it x each time.
+Does not know peers, ids, clocks or bytes. Whoever keeps exchange ids must call `apply` at most once per exchange:
+a displacement is not idempotent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gossip.codec.answer import Answer, decode_answer, encode_answer
+from gossip.codec.fragment import Fragment, fragment_span
+from gossip.codec.request import MAX_OFFER_BLOCKS, MODEL_BLOCKS_MAX, Request
+from gossip.errors import InvariantError
+from gossip.kernels import absmax, exchange
+from gossip.kernels.exchange import BLOCK, MAGNITUDE_MAX, RANGE_FIRST, STEPS
+
+# Among blocks with equal drift (all 0 in the last rounds of a run) the longest unmixed goes first. The share of an
+# exchange in the score is far below the drift of any block that really moved.
+AGE_SCORE = np.float32(1e-30)
+
+# A recent average forgets at this rate per exchange: about the last 20 count.
+RECENT_RATE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class MixStatistics:
+    """What one exchange did to us."""
+
+    blocks: int  # in the request
+    failed: int  # of them left alone, for whatever reason
+    refused: int  # of the failed: the range was more than 8x beyond the responder's
+    displacement_rms: float  # over the coordinates of mixed blocks
+    relative_distance: float  # |peer - own| / |own| on mixed blocks; whoever offered sees only the answered part
+
+
+@dataclass(frozen=True, slots=True)
+class MixerStatistics:
+    """Since the start, except what is called recent: about the last 20 exchanges."""
+
+    offers: int
+    answers: int  # given to others
+    applied: int  # answers of others to our offers
+    blocks_mixed: int
+    blocks_failed: int
+    blocks_refused: int
+    blocks_in_flight: int
+    failed_share_recent: float
+    relative_distance_recent: float  # as responder, which sees the peer as it is
+    range_median: float
+
+
+class Mixer:
+    """Exchange state for one x: 4 bytes per parameter and a few per block, however many peers there are.
+
+    ref: float32[dim], x right after each block was last mixed. ranges: float32[blocks], 0 where a block never moved.
+    Both are to be saved with a checkpoint, and may be assigned (`mixer.ref[:] = ...`) when it is loaded.
+    """
+
+    def __init__(self, x: np.ndarray) -> None:
+        """x: float32[dim], dim a multiple of BLOCK, zeros in the padding. Raises InvariantError."""
+        if x.dtype != np.float32 or x.ndim != 1 or x.size % BLOCK or not 0 < x.size <= MODEL_BLOCKS_MAX * BLOCK:
+            raise InvariantError(f"a mixer for {x.dtype}{x.shape}: expected float32[n * {BLOCK}]")
+        self.n_blocks = x.size // BLOCK
+        self.ref = x.copy()
+        self.ranges = np.zeros(self.n_blocks, np.float32)
+        self._in_flight = np.zeros(self.n_blocks, np.int32)
+        self._mixed_at = np.zeros(self.n_blocks, np.int32)  # count of exchanges when the block was last mixed
+        self._drift = np.empty(self.n_blocks, np.float32)
+        self._range_median = 0.0  # 0: not yet known
+        self._offers = self._answers = self._applied = 0
+        self._blocks_mixed = self._blocks_failed = self._blocks_refused = 0
+        self._failed_share = self._relative_distance = 0.0
+
+    def offer(self, x: np.ndarray, fraction: float, skip_in_flight: bool) -> Request | None:
+        """A request with the share `fraction` of all blocks, those that drifted most, now marked in flight.
+
+        fraction: 0 < fraction <= 1; at most MAX_OFFER_BLOCKS blocks. skip_in_flight: leave out blocks whose answer
+        is awaited (needed once the round trip exceeds two exchange periods; costs a little below that).
+        None when there is no block to offer: all are in flight, or x is not finite.
+        """
+        self._survey(x)
+        score = self._drift + AGE_SCORE * (self._exchanges() - self._mixed_at).astype(np.float32)
+        is_open = self._drift >= 0.0
+        if skip_in_flight:
+            is_open &= self._in_flight == 0
+        candidates = np.flatnonzero(is_open)
+        count = min(candidates.size, int(np.ceil(fraction * self.n_blocks)), MAX_OFFER_BLOCKS)
+        if count == 0:
+            return None
+        if count < candidates.size:
+            chosen = np.argpartition(score[candidates], candidates.size - count)[candidates.size - count :]
+            candidates = np.sort(candidates[chosen])
+        blocks = candidates.astype(np.int32)
+        codes, checks = np.empty(count, np.uint8), np.empty(count, np.uint16)
+        symbols = np.empty(count * BLOCK, np.uint8)
+        exchange.encode(x, self.ranges, blocks, codes, checks, symbols)
+        self._in_flight[blocks] += 1
+        self._offers += 1
+        return Request(blocks, codes, checks, symbols)
+
+    def respond(self, x: np.ndarray, request: Request) -> tuple[Answer, MixStatistics]:
+        """Mix a peer's request into x, at once, and return the answer that makes the peer move as far.
+
+        Never refuses for own blocks in flight: that starves.
+        """
+        if self._range_median == 0.0:
+            self._survey(x)
+        n = request.blocks.size
+        levels = np.empty(n * BLOCK, np.int8)
+        codes, failed = np.empty(n, np.uint8), np.empty(n, np.bool_)
+        sums = exchange.answer(
+            x, self.ref, self.ranges, self._range_median,
+            request.blocks, request.range_codes, request.checks, request.symbols,
+            levels, codes, failed,
+        )  # fmt: skip
+        self._answers += 1
+        statistics = self._book(request.blocks, failed, *sums)
+        if statistics.failed < statistics.blocks:
+            self._relative_distance += _rate(self._answers) * (statistics.relative_distance - self._relative_distance)
+        return Answer(codes, failed, levels), statistics
+
+    def apply(
+        self,
+        x: np.ndarray,
+        blocks: np.ndarray,
+        range_codes: np.ndarray,
+        answer: Answer,
+        *,
+        was_given_up: bool = False,
+    ) -> MixStatistics:
+        """Mix the answer to our own request (its blocks and range codes) into x, once, however late.
+
+        was_given_up: `give_up` has already freed the blocks. Raises InvariantError when request and answer do not
+        belong together; `decode_answer` has made sure that they do.
+        """
+        if not blocks.size == range_codes.size == answer.failed.size == answer.levels.size // BLOCK:
+            raise InvariantError(f"an answer for {answer.failed.size} blocks to a request of {blocks.size}")
+        if not was_given_up:
+            self.give_up(blocks)
+        sums = exchange.apply(
+            x, self.ref, self.ranges, self._range_median or RANGE_FIRST,
+            blocks, range_codes, answer.levels, answer.range_codes, answer.failed,
+        )  # fmt: skip
+        self._applied += 1
+        return self._book(blocks, answer.failed, *sums)
+
+    def give_up(self, blocks: np.ndarray) -> None:
+        """No longer wait for the answer about these blocks. Raises InvariantError if nobody did."""
+        if (self._in_flight[blocks] <= 0).any():
+            raise InvariantError("giving up blocks that are not in flight")
+        self._in_flight[blocks] -= 1
+
+    def fragment(self, x: np.ndarray, momentum: np.ndarray, index: int) -> Fragment | None:
+        """Fragment `index` of our state, for a joiner; None while it holds a number that is not finite or absurd.
+
+        momentum: float32[dim], like x. Raises IndexError for an index beyond the last fragment.
+        """
+        first, count = fragment_span(self.n_blocks, index)
+        part = slice(first * BLOCK, (first + count) * BLOCK)
+        codes = np.empty(count, np.uint8)
+        exchange.range_codes(self.ranges[first : first + count], codes)
+        x_peaks, x_levels = _quantised(x[part])
+        momentum_peaks, momentum_levels = _quantised(momentum[part])
+        if not (x_peaks.max() <= MAGNITUDE_MAX and momentum_peaks.max() <= MAGNITUDE_MAX):
+            return None
+        return Fragment(first, codes, x_peaks, x_levels, momentum_peaks, momentum_levels)
+
+    def load_fragment(self, x: np.ndarray, momentum: np.ndarray, fragment: Fragment) -> None:
+        """Take over a donor's blocks: x, momentum and ranges, in place; ref becomes x."""
+        part = slice(fragment.first * BLOCK, (fragment.first + fragment.count) * BLOCK)
+        absmax.dequantise(fragment.x_peaks, fragment.x_levels, x[part])
+        absmax.dequantise(fragment.momentum_peaks, fragment.momentum_levels, momentum[part])
+        self.ref[part] = x[part]
+        codes = fragment.range_codes
+        self.ranges[fragment.first : fragment.first + fragment.count] = np.where(codes > 0, 8.0 * STEPS[codes], 0.0)
+        self._range_median = 0.0
+
+    def statistics(self) -> MixerStatistics:
+        return MixerStatistics(
+            offers=self._offers,
+            answers=self._answers,
+            applied=self._applied,
+            blocks_mixed=self._blocks_mixed,
+            blocks_failed=self._blocks_failed,
+            blocks_refused=self._blocks_refused,
+            blocks_in_flight=int(np.count_nonzero(self._in_flight)),
+            failed_share_recent=self._failed_share,
+            relative_distance_recent=self._relative_distance,
+            range_median=self._range_median,
+        )
+
+    def _survey(self, x: np.ndarray) -> None:
+        """Measure all drifts, lift the ranges to their floors, and find the median range of what ever moved."""
+        exchange.measure(x, self.ref, self.ranges, self._drift)
+        known = self.ranges[self.ranges > 0.0]
+        middle = known.size // 2
+        self._range_median = float(np.partition(known, middle)[middle]) if known.size else RANGE_FIRST
+
+    def _book(
+        self, blocks: np.ndarray, failed: np.ndarray, failures: int, refusals: int,
+        gap_squares: float, squares: float, moved_squares: float,
+    ) -> MixStatistics:  # fmt: skip
+        self._mixed_at[blocks[~failed]] = self._exchanges()
+        self._blocks_mixed += blocks.size - failures
+        self._blocks_failed += failures
+        self._blocks_refused += refusals
+        self._failed_share += _rate(self._exchanges()) * (failures / blocks.size - self._failed_share)
+        coordinates = max(1, blocks.size - failures) * BLOCK
+        return MixStatistics(
+            blocks=blocks.size,
+            failed=failures,
+            refused=refusals,
+            displacement_rms=(moved_squares / coordinates) ** 0.5,
+            relative_distance=(gap_squares / squares) ** 0.5 if squares > 0.0 else 0.0,
+        )
+
+    def _exchanges(self) -> int:
+        return self._answers + self._applied
+
+
+def warm_up() -> None:
+    """Compile, or load from the cache, every kernel an exchange needs, on two models of one block."""
+    x, y = np.zeros(BLOCK, np.float32), np.ones(BLOCK, np.float32)
+    i, j = Mixer(x), Mixer(y)
+    request = i.offer(x, 1.0, skip_in_flight=True)
+    assert request is not None
+    answer, _ = j.respond(y, request)
+    i.apply(x, request.blocks, request.range_codes, decode_answer(encode_answer(answer).body, 1))
+    fragment = i.fragment(x, x, 0)
+    assert fragment is not None
+    j.load_fragment(y, y, fragment)
+
+
+def _quantised(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    peaks, levels = np.empty(x.size // BLOCK, np.float32), np.empty(x.size, np.int8)
+    absmax.quantise(x, peaks, levels)
+    return peaks, levels
+
+
+def _rate(count: int) -> float:
+    """Weight of the count-th value: a plain mean at first, then RECENT_RATE."""
+    return max(RECENT_RATE, 1.0 / count)
