@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+from gossip.neighbours import refuse_foreign_files
 
 
 def main() -> None:
     """Entry point. Exit status: 0 done, 1 an error the user can act on, 2 wrong usage."""
+    refuse_foreign_files(Path(__file__).parent)  # again: the other package's __init__.py may have replaced ours
     from gossip.cli import cli
     from gossip.errors import GossipError, InvariantError
 
