@@ -107,14 +107,19 @@ class Engine:
 
     def _on_frames(self, peer: bytes, frames: tuple[bytes, ...]) -> None:
         try:
-            if len(frames) == 1:
-                event: ev.Input = ev.MessageReceived(peer, wire.decode_message(frames[0]))
-            else:
-                event = ev.PayloadReceived(peer, wire.decode_header(frames[0], self._spec_hash), frames[1])
+            event = self._parsed(peer, frames)
         except PeerError as error:
             self._observe("message_refused", {"peer": peer.hex()[:8], "code": error.code, "why": str(error)})
             return
         self.handle(event)
+
+    def _parsed(self, peer: bytes, frames: tuple[bytes, ...]) -> ev.Input:
+        match frames:
+            case (message,):
+                return ev.MessageReceived(peer, wire.decode_message(message))
+            case (header, body):
+                return ev.PayloadReceived(peer, wire.decode_header(header, self._spec_hash), body)
+        raise PeerError("DECODE_FAILED", f"message of {len(frames)} frames, expected 1 or 2")
 
     def _send(self, effect: ev.Send) -> None:
         frame = wire.encode_message(effect.message)

@@ -30,6 +30,7 @@ _KINDS: tuple[type[Message], ...] = (
     messages.Members,
     messages.FragmentRequest,
     messages.Refusal,
+    messages.Parting,
 )
 _NUMBER_OF = {kind: number for number, kind in enumerate(_KINDS)}
 _FIELDS = {
@@ -39,7 +40,7 @@ _HEADER = struct.Struct("<BB8sIIQ")
 
 
 def encode_message(message: Message) -> bytes:
-    """One control frame. Raises InvariantError never: the message checked itself when it was made."""
+    """One control frame. The message checked itself when it was made."""
     return msgpack.packb([VERSION, _NUMBER_OF[type(message)], *_values(message)])
 
 
@@ -58,14 +59,14 @@ def decode_message(frame: bytes) -> Message:
         )
         version, number, *fields = values
         if version != VERSION:
-            raise PeerError("BAD_VERSION", f"wire version {version}, this node speaks {VERSION}")
+            raise PeerError("BAD_VERSION", f"wire version {version!r:.20}, this node speaks {VERSION}")
         return _build(_KINDS[_index(number)], fields)
     except PeerError:
         raise
     except (ValueError, TypeError, LookupError, RecursionError, msgspec.ValidationError) as error:
-        raise PeerError("DECODE_FAILED", f"control frame: {error}") from error
+        raise PeerError("DECODE_FAILED", f"control frame: {error!s:.200}") from error
     except msgpack.exceptions.UnpackException as error:
-        raise PeerError("DECODE_FAILED", f"control frame: {error}") from error
+        raise PeerError("DECODE_FAILED", f"control frame: {error!s:.200}") from error
 
 
 def encode_header(header: Header, spec_hash: bytes) -> bytes:
@@ -78,7 +79,7 @@ def decode_header(frame: bytes, spec_hash: bytes) -> Header:
         raise PeerError("DECODE_FAILED", f"payload header of {len(frame)} bytes, expected {_HEADER.size}")
     version, kind, peer_hash, incarnation, number, step = _HEADER.unpack(frame)
     if version != VERSION:
-        raise PeerError("BAD_VERSION", f"wire version {version}, this node speaks {VERSION}")
+        raise PeerError("BAD_VERSION", f"wire version {version!r:.20}, this node speaks {VERSION}")
     if peer_hash != spec_hash:
         raise PeerError("BAD_SPEC", f"payload of experiment {peer_hash.hex()}, this node runs {spec_hash.hex()}")
     try:
@@ -112,7 +113,7 @@ def _plain(value: Any) -> Any:
 
 def _index(number: Any) -> int:
     if type(number) is not int or not 0 <= number < len(_KINDS):
-        raise ValueError(f"unknown message kind {number!r}")
+        raise ValueError(f"unknown message kind {number!r:.20}")
     return number
 
 

@@ -6,7 +6,7 @@ from gossip.errors import InvariantError
 from gossip.protocol.exchange import ANSWERING_MAX, LATE_MAX, OPEN_MAX
 from gossip.protocol.joining import SERVING_MAX
 from gossip.protocol.links import LINKS_MAX
-from gossip.protocol.membership import MEMBERS_KNOWN_MAX
+from gossip.protocol.membership import MEMBERS_KNOWN_MAX, PROBES_MAX
 from gossip.protocol.node import Node
 
 
@@ -18,8 +18,8 @@ def check(node: Node) -> None:
         "a node is no member of its own table": me not in node.membership.members,
         "a node has no link to itself": me not in node.links.up,
         "the member table is bounded": len(node.membership.members) <= MEMBERS_KNOWN_MAX,
-        # One above the maximum for as long as the oldest one's LinkDown is on its way.
-        "links are bounded": len(node.links.up) <= LINKS_MAX + len(node.links.closing),
+        "links are bounded": len(node.links.up) <= LINKS_MAX,
+        "probes are bounded": node.membership.probes <= PROBES_MAX,
         "open exchanges are bounded": counts.open <= OPEN_MAX,
         "late exchanges are bounded": counts.late <= LATE_MAX + OPEN_MAX,
         "offers in work are bounded": counts.answering <= ANSWERING_MAX,

@@ -52,9 +52,7 @@ class Joiner:
     def next_deadline(self) -> float:
         if self.is_done:
             return math.inf
-        return min(
-            (self._ask_members_at + ASK_MEMBERS_EVERY_S, *(asked.deadline for asked in self._asked.values()))
-        )
+        return min((self._ask_members_at + ASK_MEMBERS_EVERY_S, *(asked.deadline for asked in self._asked.values())))
 
     def on_tick(self, now: float, linked: Iterable[bytes]) -> list[Effect]:
         if self.is_done:
@@ -86,9 +84,7 @@ class Joiner:
         self._left -= 1
         return self._ask(now, linked)
 
-    def on_refusal(
-        self, peer: bytes, index: int, code: str, now: float, linked: Iterable[bytes]
-    ) -> list[Effect]:
+    def on_refusal(self, peer: bytes, index: int, code: str, now: float, linked: Iterable[bytes]) -> list[Effect]:
         asked = self._asked.get(index)
         if asked is None or asked.donor != peer:
             return []

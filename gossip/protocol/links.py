@@ -3,24 +3,32 @@
 Fresh connections are dear (a CURVE handshake moves about 1 kB), so a node keeps a few open and
 changes one now and then: over time that still mixes like random peers. Knows peers and addresses,
 not sockets: dialing is an effect, and a link exists when LinkUp says so.
+
+A link that is given up on purpose is announced first (Parting), because one that breaks without a
+word is taken for a crash. Whoever was lost, a seed or a member declared dead, is dialed again for
+ever, ever more rarely: that is how the two halves of a healed network find each other.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gossip.protocol.events import Dial, Effect, Emit, HangUp
+from gossip.protocol.events import Dial, Effect, Emit, HangUp, Send
 from gossip.protocol.membership import Membership
+from gossip.protocol.messages import Parting, State
 
 LINKS_WANTED = 8
 LINKS_MAX = 16
 ROTATE_EVERY_S = 30.0
+LOOK_EVERY_S = 0.5
 # Of two nodes that can reach each other the one with the lower key dials; the other waits this long
 # before it dials too. Without that rule every pair of a small swarm opens two connections.
 GRACE_S = 2.0
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 30.0
+LOST_EVERY_S = 2.0  # at most one dial to somebody lost per this time, however many are
 
 
 @dataclass(slots=True)
@@ -35,41 +43,52 @@ class Links:
     def __init__(self, membership: Membership, rng: random.Random) -> None:
         self._membership = membership
         self._rng = rng
-        self.up: dict[bytes, float] = {}  # peer -> since when
-        self.closing: dict[bytes, None] = {}  # hung up, LinkDown not yet seen
+        self.up: dict[bytes, float] = {}  # peer -> since when; without those we hung up on
+        self._parting: dict[bytes, None] = {}  # their LinkDown will be no surprise
+        self._seeds: dict[bytes, str] = {}
         self._dialing: dict[bytes, str] = {}
         self._retry: dict[bytes, _Retry] = {}
-        self._rotate_at = ROTATE_EVERY_S
+        self._rotate_at: float | None = None
         self._next_look_at = 0.0
+        self._next_lost_at = 0.0
 
     def next_deadline(self) -> float:
         return self._next_look_at
 
     def dial_seed(self, peer: bytes, address: str) -> list[Effect]:
         """A ticket's seed: not a member yet, worth a link."""
-        if peer in self.up or peer in self._dialing:
-            return []
-        self._dialing[peer] = address
-        return [Dial(peer, address)]
+        if peer == self._membership.key:
+            return []  # a ticket of our own
+        self._seeds[peer] = address
+        return [] if peer in self.up or peer in self._dialing else [self._dial(peer, address)]
 
     def on_link_up(self, peer: bytes, dialed: bool, now: float) -> list[Effect]:
         self._dialing.pop(peer, None)
+        self._parting.pop(peer, None)
         self._retry.pop(peer, None)
         if peer in self.up:
             return []
         self.up[peer] = now
         effects: list[Effect] = [Emit("link_up", {"peer": peer.hex()[:8], "dialed": dialed})]
-        if len(self.up) - len(self.closing) > LINKS_MAX:
-            effects += self._drop_oldest(keep=peer)
-        return effects
+        return effects + self._drop_oldest(keep=peer) if len(self.up) > LINKS_MAX else effects
+
+    def on_parting(self, peer: bytes) -> list[Effect]:
+        """`peer` is about to close our link, and is well."""
+        if peer in self.up:
+            self._parting[peer] = None
+        return []
 
     def on_link_down(self, peer: bytes, now: float, reason: str) -> list[Effect]:
+        self._parting.pop(peer, None)
         self._dialing.pop(peer, None)
-        self.closing.pop(peer, None)
         if self.up.pop(peer, None) is None:
             return []
         self._back_off(peer, now)
         return [Emit("link_down", {"peer": peer.hex()[:8], "reason": reason})]
+
+    def is_surprise(self, peer: bytes) -> bool:
+        """Would the end of our link to `peer` be unannounced? Ask before `on_link_down`."""
+        return peer in self.up and peer not in self._parting
 
     def on_link_refused(self, peer: bytes, address: str, code: str, reason: str, now: float) -> list[Effect]:
         if self._dialing.pop(peer, None) is not None:
@@ -80,32 +99,49 @@ class Links:
     def on_tick(self, now: float) -> list[Effect]:
         if now < self._next_look_at:
             return []
-        self._next_look_at = now + RETRY_FIRST_S
-        effects: list[Effect] = []
-        open_or_coming = len(self.up) + len(self._dialing)
-        candidates = self._candidates(now)
-        self._rng.shuffle(candidates)
-        for peer, address in candidates[: max(0, LINKS_WANTED - open_or_coming)]:
-            self._dialing[peer] = address
-            effects.append(Dial(peer, address))
-        if now >= self._rotate_at:
-            self._rotate_at = now + ROTATE_EVERY_S
-            effects += self._rotate(candidates)
+        self._next_look_at = now + LOOK_EVERY_S
+        candidates = self._due(((m.key, m.address) for m in self._membership.alive()), now)
+        missing = max(0, LINKS_WANTED - len(self.up) - len(self._dialing))
+        effects: list[Effect] = [self._dial(peer, address) for peer, address in candidates[:missing]]
+        if self._rotate_at is None or now >= self._rotate_at:
+            if self._rotate_at is not None:
+                effects += self._rotate(candidates[missing:])
+            self._rotate_at = now + ROTATE_EVERY_S * self._rng.uniform(0.5, 1.5)
+        if now >= self._next_lost_at:
+            for peer, address in self._due(self._lost(), now)[:1]:
+                self._next_lost_at = now + LOST_EVERY_S
+                effects.append(self._dial(peer, address))
         return effects
 
-    def hang_up_all(self) -> list[Effect]:
-        return [HangUp(peer) for peer in self.up]
+    def hang_up(self, peer: bytes, reason: str) -> list[Effect]:
+        """Close our link, politely: the peer keeps us for alive."""
+        if self.up.pop(peer, None) is None:
+            return []
+        note = Emit("link_down", {"peer": peer.hex()[:8], "reason": reason})
+        return [note, Send(peer, Parting()), HangUp(peer)]
 
     # -- How it is decided ---------------------------------------------------------------------------
 
-    def _candidates(self, now: float) -> list[tuple[bytes, str]]:
+    def _dial(self, peer: bytes, address: str) -> Effect:
+        self._dialing[peer] = address
+        return Dial(peer, address)
+
+    def _lost(self) -> list[tuple[bytes, str]]:
+        """Seeds that are no members yet, and members that may be dead only as far as we can see."""
+        members = self._membership.members
+        dead = [(m.key, m.address) for m in members.values() if m.state == State.DEAD]
+        return dead + [(peer, address) for peer, address in self._seeds.items() if peer not in members]
+
+    def _due(self, known: Iterable[tuple[bytes, str]], now: float) -> list[tuple[bytes, str]]:
+        """Those worth a dial now, in random order."""
         found = []
-        for member in self._membership.alive():
-            if not member.address or member.key in self.up or member.key in self._dialing:
+        for peer, address in known:
+            if not address or peer in self.up or peer in self._dialing:
                 continue
-            retry = self._retry.setdefault(member.key, self._first_retry(member.key, now))
+            retry = self._retry.setdefault(peer, self._first_retry(peer, now))
             if now >= retry.not_before:
-                found.append((member.key, member.address))
+                found.append((peer, address))
+        self._rng.shuffle(found)
         return found
 
     def _first_retry(self, peer: bytes, now: float) -> _Retry:
@@ -118,17 +154,12 @@ class Links:
         wait_s = RETRY_FIRST_S if retry is None else retry.wait_s
         self._retry[peer] = _Retry(now + wait_s * self._rng.uniform(0.5, 1.5), min(RETRY_MAX_S, 2 * wait_s))
 
-    def _rotate(self, candidates: list[tuple[bytes, str]]) -> list[Effect]:
+    def _rotate(self, fresh: list[tuple[bytes, str]]) -> list[Effect]:
         """One new link for an old one, where there are more members than links."""
-        fresh = [(peer, address) for peer, address in candidates if peer not in self._dialing]
         if not fresh or len(self.up) < LINKS_WANTED:
             return []
-        peer, address = fresh[0]
-        self._dialing[peer] = address
-        return [*self._drop_oldest(keep=peer), Dial(peer, address)]
+        return [*self._drop_oldest(), self._dial(*fresh[0])]
 
-    def _drop_oldest(self, keep: bytes) -> list[Effect]:
-        able = (peer for peer in self.up if peer != keep and peer not in self.closing)
-        oldest = min(able, key=lambda peer: (self.up[peer], peer))
-        self.closing[oldest] = None
-        return [HangUp(oldest)]
+    def _drop_oldest(self, keep: bytes | None = None) -> list[Effect]:
+        oldest = min((peer for peer in self.up if peer != keep), key=lambda peer: (self.up[peer], peer))
+        return self.hang_up(oldest, "rotated")

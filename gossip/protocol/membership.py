@@ -3,13 +3,15 @@
 Knows members, what they say of themselves and what is said about them. Probes go over open links
 only; who those are is an argument. What others say about others is a hint: a reported death is no
 more than a suspicion here, which our own probe confirms or the suspect refutes by raising its
-incarnation. Direct contact wins.
+incarnation. Direct contact wins: what a peer says of itself over its own link is taken as it is.
 """
 
 from __future__ import annotations
 
+import heapq
+import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from gossip.protocol.events import Effect, Emit, Send
@@ -29,11 +31,21 @@ from gossip.protocol.messages import (
 PROBE_INTERVAL_S = 1.0
 PROBE_TIMEOUT_S = 0.6  # direct, then the same again through others: inside two intervals
 INDIRECT_PROBES = 3
-# From suspicion to death. A crash is known within PROBE_INTERVAL + 2 PROBE_TIMEOUT + this = 5.2 s at
-# worst and at once after a broken connection + this; a node that pauses for 2 s has time to refute.
+# From suspicion to death among up to 8; it grows with log(members) because a refutation has further to go.
+# A crash is known this long after a broken connection, and within PROBE_INTERVAL + 2 PROBE_TIMEOUT + this
+# = 5.2 s where silence is all there is; a node that pauses for 2 s has time to refute.
 SUSPICION_S = 3.0
+# Links are few, so a member may die while nobody is linked to it. The last resort: suspect one of whose
+# status nothing new has come for this long. News of a member comes about every members/6 seconds, and the
+# tail is long (64 nodes: 10 s on average, 44 s at worst of 4,032 pairs).
+SILENT_S = 15.0
+SILENT_S_PER_MEMBER = 4.0
 INCARNATION_JUMP_MAX = 1_000  # higher jumps are nonsense or malice: ignored
+REFUTE_EVERY_S = 0.1  # a liar that suspects us in a loop must not drive our incarnation up past that
 MEMBERS_KNOWN_MAX = 4_096
+PROBES_MAX = 64  # probes under way, those for others included
+# Others in a message that has no news to tell: 0.9 kB per second and node at 64 nodes. With news it is filled.
+STATUSES_PER_MESSAGE = 3
 # How often one piece of news is retold. SWIM asks for a small multiple of log(members).
 RETELL_FACTOR = 3
 
@@ -50,7 +62,6 @@ class Member:
     heard_at: float  # when its status last grew, for extrapolating its samples
     suspect_since: float = 0.0
     tell_left: int = 0  # retellings still owed to others
-    told_at: float = -1.0  # when its record last went out, for the rotation of statuses
 
     @property
     def is_alive(self) -> bool:
@@ -65,7 +76,7 @@ class Member:
 class _Probe:
     target: bytes
     deadline: float
-    asked_others: bool
+    helpers: tuple[bytes, ...] | None  # who looks for us; None while only the target is asked
     on_behalf_of: tuple[bytes, int] | None  # who asked us, and under which number
 
 
@@ -84,8 +95,14 @@ class Membership:
         self._probe_number = 0
         self._probe_order: list[bytes] = []
         self._next_probe_at = 0.0
+        self._refute_again_at = -math.inf
 
     # -- What others ask of us -----------------------------------------------------------------------
+
+    @property
+    def probes(self) -> int:
+        """How many probes are under way, those for others included."""
+        return len(self._probes)
 
     def alive(self) -> list[Member]:
         return [member for member in self.members.values() if member.is_alive]
@@ -110,7 +127,8 @@ class Membership:
         return Members((self.own_update(), *(member.update() for member in others[:count])))
 
     def next_deadline(self) -> float:
-        suspects = (m.suspect_since + SUSPICION_S for m in self.members.values() if m.state == State.SUSPECT)
+        patience_s = self._suspicion_s()
+        suspects = (m.suspect_since + patience_s for m in self.members.values() if m.state == State.SUSPECT)
         probes = (probe.deadline for probe in self._probes.values())
         return min((self._next_probe_at, *suspects, *probes))
 
@@ -122,21 +140,25 @@ class Membership:
             if probe.deadline <= now:
                 effects += self._on_probe_timeout(number, probe, now, linked)
         for member in list(self.members.values()):
-            if member.state == State.SUSPECT and member.suspect_since + SUSPICION_S <= now:
-                effects += self._change(
-                    member, State.DEAD, now, "no answer, and nobody refuted the suspicion"
-                )
+            if member.state == State.SUSPECT and member.suspect_since + self._suspicion_s() <= now:
+                effects += self._change(member, State.DEAD, now, "no answer, and nobody refuted the suspicion")
         if now >= self._next_probe_at:
+            effects += self._suspect_the_silent(now)
             self._next_probe_at = now + PROBE_INTERVAL_S
             effects += self._probe_next(now, linked)
         return effects
 
-    def on_link_up(self, peer: bytes, now: float) -> list[Effect]:
+    def on_link_up(self, peer: bytes) -> list[Effect]:
         """Introduce ourselves. A link is no membership: the peer is a member once it says so itself."""
-        return [Send(peer, News(self._updates_for(peer, now)))]
+        return [Send(peer, News(self._updates_for(peer)))]
 
-    def on_link_down(self, peer: bytes, now: float, reason: str) -> list[Effect]:
-        """A broken connection is the earliest sign of a crash: suspect at once, and let others look."""
+    def on_link_closed(self, peer: bytes) -> list[Effect]:
+        """No link, no answer: what we asked over it says nothing about the peer."""
+        self._probes = {n: probe for n, probe in self._probes.items() if probe.target != peer}
+        return []
+
+    def on_link_broken(self, peer: bytes, now: float, reason: str) -> list[Effect]:
+        """A connection that ends without a word is the earliest sign of a crash: suspect, and let others look."""
         member = self.members.get(peer)
         if member is None or member.state != State.ALIVE:
             return []
@@ -144,11 +166,9 @@ class Membership:
 
     def on_ping(self, peer: bytes, message: Ping, now: float) -> list[Effect]:
         effects = self.on_updates(peer, message.updates, now)
-        return [*effects, Send(peer, Ack(message.number, self._updates_for(peer, now)))]
+        return [*effects, Send(peer, Ack(message.number, self._updates_for(peer)))]
 
-    def on_ping_request(
-        self, peer: bytes, message: PingRequest, now: float, linked: Iterable[bytes]
-    ) -> list[Effect]:
+    def on_ping_request(self, peer: bytes, message: PingRequest, now: float, linked: Iterable[bytes]) -> list[Effect]:
         effects = self.on_updates(peer, message.updates, now)
         if message.target in set(linked):
             effects += self._ping(message.target, now, on_behalf_of=(peer, message.number))
@@ -159,101 +179,105 @@ class Membership:
         probe = self._probes.get(message.number)
         if probe is None:
             return effects
-        # The target itself answered, or a helper that reached it for us. Anybody else's word changes nothing.
-        if peer != probe.target and not probe.asked_others:
-            return effects
+        if peer != probe.target and peer not in (probe.helpers or ()):
+            return effects  # nobody asked it
         del self._probes[message.number]
         if probe.on_behalf_of is not None:
             asker, number = probe.on_behalf_of
-            return [*effects, Send(asker, Ack(number, self._updates_for(asker, now)))]
+            return [*effects, Send(asker, Ack(number, self._updates_for(asker)))]
         return effects + self._on_contact(probe.target, now)
 
-    def on_updates(self, peer: bytes, updates: Iterable[Update], now: float) -> list[Effect]:
+    def on_updates(self, peer: bytes, updates: Sequence[Update], now: float) -> list[Effect]:
         """Merge what `peer` says of itself (taken) and of others (a hint)."""
         effects: list[Effect] = []
         for update in updates:
             if update.key == self.key:
                 effects += self._on_said_of_me(update, now)
             elif update.key not in self.members:
-                effects += self._learn(update, now)
+                effects += self._learn(update, now, first_hand=update.key == peer)
             else:
                 effects += self._merge(self.members[update.key], update, now, first_hand=update.key == peer)
-        return effects + self._on_contact(peer, now)
+        said_goodbye = any(update.key == peer and update.state == State.LEFT for update in updates)
+        return effects if said_goodbye else effects + self._on_contact(peer, now)
 
     def leave(self, linked: Iterable[bytes]) -> list[Effect]:
         """Say goodbye to everybody we have a link with; they tell the others."""
         self._left = True
         return [Send(peer, News((self.own_update(),))) for peer in linked]
 
-    def tell_now(self, linked: Iterable[bytes], now: float) -> list[Effect]:
+    def tell_now(self, linked: Iterable[bytes]) -> list[Effect]:
         """Spread our own record at once instead of with the next probes."""
-        return [Send(peer, News(self._updates_for(peer, now))) for peer in linked]
+        return [Send(peer, News(self._updates_for(peer))) for peer in linked]
 
     # -- Merging -------------------------------------------------------------------------------------
 
     def _on_said_of_me(self, update: Update, now: float) -> list[Effect]:
-        """Somebody believes we are suspect, dead or gone: refute by a higher incarnation."""
-        if self._left or update.incarnation > self.incarnation + INCARNATION_JUMP_MAX:
+        """Somebody believes we are suspect, dead or gone, or remembers a former life: raise the incarnation."""
+        is_past = update.incarnation < self.incarnation
+        is_what_we_say = update.state == State.ALIVE and update.incarnation == self.incarnation
+        if self._left or is_past or is_what_we_say or now < self._refute_again_at:
             return []
-        if update.state == State.ALIVE and update.incarnation <= self.incarnation:
-            return []
-        if update.incarnation < self.incarnation:
-            return []
+        if update.incarnation > self.incarnation + INCARNATION_JUMP_MAX:
+            return [self._ignored(update)]
         self.incarnation = update.incarnation + 1
+        self._refute_again_at = now + REFUTE_EVERY_S
         said = State(update.state).name.lower()
         return [Emit("refuted", {"said": said, "incarnation": self.incarnation})]
 
-    def _learn(self, update: Update, now: float) -> list[Effect]:
+    def _learn(self, update: Update, now: float, first_hand: bool) -> list[Effect]:
         if len(self.members) >= MEMBERS_KNOWN_MAX:
             return [Emit("members_full", {"peer": update.key.hex()[:8]})]
-        if update.incarnation > INCARNATION_JUMP_MAX:
-            return [
-                Emit("incarnation_ignored", {"peer": update.key.hex()[:8], "incarnation": update.incarnation})
-            ]
+        if update.incarnation > INCARNATION_JUMP_MAX and not first_hand:
+            return [self._ignored(update)]
         # The dead and the gone are learnt too: their samples belong to the swarm's clock.
         member = Member(
             update.key, update.address, update.incarnation, State(update.state), update.status, now,
             suspect_since=now, tell_left=self._retellings(),
         )  # fmt: skip
         self.members[update.key] = member
-        return [
-            Emit(
-                "member_" + member.state.name.lower(),
-                {"peer": member.key.hex()[:8], "address": member.address},
-            )
-        ]
+        fields = {"peer": member.key.hex()[:8], "address": member.address}
+        return [Emit("member_" + member.state.name.lower(), fields)]
 
     def _merge(self, member: Member, update: Update, now: float, first_hand: bool) -> list[Effect]:
-        if update.status.sequence > member.status.sequence:
-            member.status = update.status
-            member.heard_at = now
-        if update.incarnation > member.incarnation + INCARNATION_JUMP_MAX:
-            return [
-                Emit("incarnation_ignored", {"peer": member.key.hex()[:8], "incarnation": update.incarnation})
-            ]
         newer = update.incarnation > member.incarnation
-        if newer:
-            member.incarnation = update.incarnation
-            member.tell_left = self._retellings()
+        if not first_hand and update.incarnation > member.incarnation + INCARNATION_JUMP_MAX:
+            return [self._ignored(update)]
+        is_later = first_hand or update.status.sequence > member.status.sequence
+        if is_later and update.status != member.status:
+            member.status, member.heard_at = update.status, now
         if first_hand or newer:
             member.address = update.address or member.address
-        if not newer and (update.incarnation < member.incarnation or update.state <= member.state):
+        if update.incarnation == member.incarnation:
+            return self._merge_state(member, update, now, first_hand)
+        if not first_hand and not newer:
             return []
-        state = State(update.state)
-        if state == State.DEAD and not first_hand:
-            state = max(State.SUSPECT, member.state) if not newer else State.SUSPECT
-        if state == State.LEFT and not first_hand and member.state == State.DEAD:
+        # A higher incarnation, or a lower one said by the peer itself: what we held was never true of this life.
+        member.incarnation = update.incarnation
+        member.tell_left = self._retellings()
+        return self._change(member, self._believed(update), now, "said so itself" if first_hand else "reported")
+
+    def _merge_state(self, member: Member, update: Update, now: float, first_hand: bool) -> list[Effect]:
+        """Same incarnation: the worse state wins, and nobody is called back from the dead."""
+        state = self._believed(update)
+        if state <= member.state or (state == State.LEFT and not first_hand and member.state == State.DEAD):
             return []
         return self._change(member, state, now, "said so itself" if first_hand else "reported")
+
+    def _believed(self, update: Update) -> State:
+        """Death is nothing one says of oneself, and from others no more than a suspicion."""
+        return State.SUSPECT if update.state == State.DEAD else State(update.state)
+
+    def _ignored(self, update: Update) -> Emit:
+        return Emit("incarnation_ignored", {"peer": update.key.hex()[:8], "incarnation": update.incarnation})
 
     def _on_contact(self, peer: bytes, now: float) -> list[Effect]:
         """We hear from it: a suspicion ends here; others hear of it when the peer has refuted."""
         member = self.members.get(peer)
-        if member is None or member.state not in (State.SUSPECT, State.DEAD):
+        if member is None or member.state == State.ALIVE:
             return []
         # It may not know that it was suspected: tell it, so that it raises its incarnation for everybody.
         tell = Send(peer, News((member.update(),)))
-        if member.state == State.DEAD:
+        if member.state != State.SUSPECT:
             return [tell]  # only its own higher incarnation brings it back
         return [tell, *self._change(member, State.ALIVE, now, "heard from it")]
 
@@ -270,6 +294,15 @@ class Membership:
             self._probes = {n: probe for n, probe in self._probes.items() if probe.target != member.key}
         return [Emit("member_" + state.name.lower(), {"peer": member.key.hex()[:8], "why": why})]
 
+    def _suspect_the_silent(self, now: float) -> list[Effect]:
+        patience_s = SILENT_S + SILENT_S_PER_MEMBER * len(self.members)
+        effects: list[Effect] = []
+        for member in self.members.values():
+            if member.state == State.ALIVE and now - member.heard_at > patience_s:
+                member.heard_at = now  # one suspicion per silence
+                effects += self._change(member, State.SUSPECT, now, f"nothing new of it for {patience_s:.0f} s")
+        return effects
+
     # -- Probing -------------------------------------------------------------------------------------
 
     def _probe_next(self, now: float, linked: Iterable[bytes]) -> list[Effect]:
@@ -284,39 +317,43 @@ class Membership:
         return self._ping(self._probe_order.pop(), now) if self._probe_order else []
 
     def _ping(self, target: bytes, now: float, on_behalf_of: tuple[bytes, int] | None = None) -> list[Effect]:
+        if len(self._probes) >= PROBES_MAX:
+            return [Emit("probe_skipped", {"peer": target.hex()[:8], "under_way": len(self._probes)})]
         self._probe_number = (self._probe_number + 1) % 2**32
-        self._probes[self._probe_number] = _Probe(target, now + PROBE_TIMEOUT_S, False, on_behalf_of)
-        return [Send(target, Ping(self._probe_number, self._updates_for(target, now)))]
+        self._probes[self._probe_number] = _Probe(target, now + PROBE_TIMEOUT_S, None, on_behalf_of)
+        return [Send(target, Ping(self._probe_number, self._updates_for(target)))]
 
-    def _on_probe_timeout(
-        self, number: int, probe: _Probe, now: float, linked: Iterable[bytes]
-    ) -> list[Effect]:
-        if probe.on_behalf_of is not None or probe.asked_others:
+    def _on_probe_timeout(self, number: int, probe: _Probe, now: float, linked: Iterable[bytes]) -> list[Effect]:
+        if probe.on_behalf_of is not None or probe.helpers is not None:
             del self._probes[number]
             member = self.members.get(probe.target)
             if probe.on_behalf_of is not None or member is None or member.state != State.ALIVE:
                 return []
             return self._change(member, State.SUSPECT, now, "no answer, directly or through others")
-        probe.asked_others = True
+        able = [peer for peer in linked if peer != probe.target and self.is_alive(peer)]
+        probe.helpers = tuple(self._rng.sample(able, min(INDIRECT_PROBES, len(able))))
         probe.deadline = now + PROBE_TIMEOUT_S
-        helpers = [peer for peer in linked if peer != probe.target and self.is_alive(peer)]
-        helpers = self._rng.sample(helpers, min(INDIRECT_PROBES, len(helpers)))
-        return [
-            Send(peer, PingRequest(number, probe.target, self._updates_for(peer, now))) for peer in helpers
-        ]
+        return [Send(peer, PingRequest(number, probe.target, self._updates_for(peer))) for peer in probe.helpers]
 
-    def _updates_for(self, peer: bytes, now: float) -> tuple[Update, ...]:
-        """Ourselves, then changes still to be told (least told first), then the statuses told longest ago."""
+    def _updates_for(self, peer: bytes) -> tuple[Update, ...]:
+        """Ourselves, then changes still to be told (least told first), then statuses.
+
+        Statuses are drawn: in any fixed order the same members would go to the same neighbours each time.
+        """
         others = [member for member in self.members.values() if member.key != peer]
-        others.sort(key=lambda member: (-member.tell_left, member.told_at))
-        told = others[: UPDATES_MAX // 2 - 1]
+        news = heapq.nlargest(UPDATES_MAX - 1, (m for m in others if m.tell_left), key=lambda m: m.tell_left)
+        rest = [member for member in others if not member.tell_left]
+        drawn = self._rng.sample(rest, min(len(rest), max(0, STATUSES_PER_MESSAGE - len(news))))
+        told = news + drawn
         suspected = self.members.get(peer)
         if suspected is not None and suspected.state != State.ALIVE:
-            told = [suspected, *told[:-1]]
+            told = [suspected, *told[: UPDATES_MAX - 2]]
         for member in told:
             member.tell_left = max(0, member.tell_left - 1)
-            member.told_at = now
         return (self.own_update(), *(member.update() for member in told))
+
+    def _suspicion_s(self) -> float:
+        return SUSPICION_S * max(1.0, math.log2(len(self.members) + 1) / 3)
 
     def _retellings(self) -> int:
         return RETELL_FACTOR * max(1, len(self.members)).bit_length()

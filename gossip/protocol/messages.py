@@ -79,6 +79,7 @@ class Update:
     def __post_init__(self) -> None:
         _require(len(self.key) == KEY_BYTES, "a key has 32 bytes")
         _require(len(self.address) <= ADDRESS_CHARS_MAX, "an address is too long")
+        _require(self.address.isascii() and self.address.isprintable(), "an address is plain text")
         _require(0 <= self.incarnation < 2**32, "an incarnation is out of range")
         State(self.state)
 
@@ -165,9 +166,15 @@ class Refusal:
         PayloadKind(self.kind)
         _require(0 <= self.number < 2**32, "a number is out of range")
         _require(len(self.code) <= 32, "a refusal code is too long")
+        _require(self.code.isascii() and self.code.isprintable(), "a refusal code is plain text")
 
 
-Message = Ping | PingRequest | Ack | News | MembersRequest | Members | FragmentRequest | Refusal
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """I am about to close this link, for no other reason than that I have enough of them."""
+
+
+Message = Ping | PingRequest | Ack | News | MembersRequest | Members | FragmentRequest | Refusal | Parting
 
 
 class PayloadKind(enum.IntEnum):

@@ -17,14 +17,14 @@ from gossip.protocol import messages as msg
 from gossip.protocol.exchange import Exchanges
 from gossip.protocol.joining import Donor, Joiner
 from gossip.protocol.links import Links
-from gossip.protocol.membership import Membership
+from gossip.protocol.membership import Membership, is_trained
 from gossip.protocol.messages import Phase, State
 from gossip.protocol.partners import Partners
 from gossip.protocol.progress import Progress
+from gossip.protocol.reporting import Reports
 from gossip.protocol.settling import Settling
 from gossip.protocol.wire_events import LinkDown, LinkRefused, LinkUp
 
-REPORT_EVERY_S = 1.0
 RAMP_EXCHANGES = 2  # a joiner's learning rate ramps up over this many exchange periods
 
 
@@ -50,37 +50,33 @@ class Node:
         self.membership = Membership(settings.key, settings.address, rng, settings.incarnation)
         self.links = Links(self.membership, rng)
         self.partners = Partners(self.membership, rng)
-        self.exchanges = Exchanges(settings.incarnation)
+        self.exchanges = Exchanges(settings.incarnation, first_id=rng.getrandbits(31))
         self.joiner = Joiner(settings.fragments if settings.seeds else 0, self.membership, rng)
         self.donor = Donor(settings.fragments, settings.incarnation)
         self.progress = Progress(self.membership, settings.samples_total)
         self.settling = Settling(self.membership)
         self.phase = Phase.JOINING
-        self._step = 0
-        self._samples = 0
-        self._rate = 0.0
-        self._rate_since: tuple[float, int] | None = None
-        self._last_steps = ev.StepsDone(0, 0, 0.0, 0.0, 0.0)
-        self._report_at = 0.0
+        self.reports = Reports(self.membership, self.links, self.exchanges, self.progress)
+        self._done = ev.StepsDone(0, 0, 0.0, 0.0, 0.0)  # as far as the trainer has told us
         self._handlers: dict[type, Callable[[Any, float], list[ev.Effect]]] = {
             LinkUp: self._on_link_up,
             LinkDown: self._on_link_down,
             LinkRefused: self._on_link_refused,
-            ev.MessageReceived: self._on_message,
+            ev.MessageReceived: self._on_message_received,
             ev.PayloadReceived: self._on_payload,
             ev.PayloadUnreadable: self._on_unreadable,
             ev.Tick: self._on_tick,
             ev.StepsDone: self._on_steps_done,
-            ev.OfferReady: lambda e, now: self.exchanges.on_offer_ready(e.exchange_id, e.body, self._step),
+            ev.OfferReady: lambda e, now: self.exchanges.on_offer_ready(e.exchange_id, e.body, self._done.steps),
             ev.AnswerReady: lambda e, now: self.exchanges.on_answer_ready(
-                e.peer, e.exchange_id, e.body, e.blocks, e.failed, self._step
+                e.peer, e.exchange_id, e.body, e.blocks, e.failed, self._done.steps
             ),
             ev.Mixed: lambda e, now: self.exchanges.on_mixed(e.exchange_id, e.blocks, e.failed, now),
-            ev.FragmentReady: lambda e, now: self.donor.on_ready(e.peer, e.index, e.body, self._step),
+            ev.FragmentReady: lambda e, now: self.donor.on_ready(e.peer, e.index, e.body, self._done.steps),
             ev.FragmentLoaded: self._on_fragment_loaded,
             ev.Evaluated: self._on_evaluated,
             ev.TrainingFailed: self._on_training_failed,
-            ev.Traffic: self._on_traffic,
+            ev.Traffic: lambda e, now: self.reports.on_traffic(e, self.phase, self._done, now),
             ev.StopRequested: lambda e, now: self._finish(e.reason),
         }
 
@@ -94,36 +90,46 @@ class Node:
         """The first effects of a node's life: train at once, or dial the seeds."""
         if not self.settings.seeds:
             return self._start_training(now, ramp_steps=0)
-        return [
-            effect for key, address in self.settings.seeds for effect in self.links.dial_seed(key, address)
-        ]
+        return [effect for key, address in self.settings.seeds for effect in self.links.dial_seed(key, address)]
 
     def next_deadline(self) -> float:
         """When the next Tick is due, at the latest."""
-        machines = (self.membership, self.links, self.exchanges, self.joiner, self.settling)
-        return min(self._report_at, *(machine.next_deadline() for machine in machines))
+        if self.phase == Phase.DONE:
+            return math.inf
+        machines = (self.membership, self.links, self.exchanges, self.joiner, self.settling, self.reports)
+        return min(machine.next_deadline() for machine in machines)
 
     # -- Network -------------------------------------------------------------------------------------
 
     def _on_link_up(self, event: LinkUp, now: float) -> list[ev.Effect]:
         effects = self.links.on_link_up(event.peer, event.dialed, now)
-        effects += self.membership.on_link_up(event.peer, now)
+        effects += self.membership.on_link_up(event.peer)
         if not self.joiner.is_done:
             effects.append(ev.Send(event.peer, msg.MembersRequest()))
         return effects
 
     def _on_link_down(self, event: LinkDown, now: float) -> list[ev.Effect]:
-        effects = self.links.on_link_down(event.peer, now, event.reason)
-        effects += self.membership.on_link_down(event.peer, now, event.reason)
+        effects: list[ev.Effect] = []
+        if self.links.is_surprise(event.peer):
+            effects += self.membership.on_link_broken(event.peer, now, event.reason)
+        effects += self.membership.on_link_closed(event.peer)
+        effects += self.links.on_link_down(event.peer, now, event.reason)
         effects += self.exchanges.on_link_down(event.peer)
         return effects + self.joiner.on_link_down(event.peer, now, self.links.up)
 
     def _on_link_refused(self, event: LinkRefused, now: float) -> list[ev.Effect]:
         return self.links.on_link_refused(event.peer, event.address, event.code, event.reason, now)
 
-    def _on_message(self, event: ev.MessageReceived, now: float) -> list[ev.Effect]:
-        peer, linked = event.peer, self.links.up
-        match event.message:
+    def _on_message_received(self, event: ev.MessageReceived, now: float) -> list[ev.Effect]:
+        before = self.membership.incarnation
+        effects = self._on_message(event.peer, event.message, now)
+        if self.membership.incarnation != before:  # a suspicion of us is refuted: that cannot wait
+            effects += self.membership.tell_now(self.links.up)
+        return effects
+
+    def _on_message(self, peer: bytes, message: msg.Message, now: float) -> list[ev.Effect]:
+        linked = self.links.up
+        match message:
             case msg.Ping() as ping:
                 return self.membership.on_ping(peer, ping, now)
             case msg.Ack() as ack:
@@ -134,6 +140,8 @@ class Node:
                 return self._on_updates(peer, updates, now)
             case msg.MembersRequest():
                 return [ev.Send(peer, self.membership.sample(msg.MEMBERS_MAX - 1))]
+            case msg.Parting():
+                return self.links.on_parting(peer)
             case msg.Members(updates):
                 return self._on_updates(peer, updates, now) + self.joiner.on_members(now, linked)
             case msg.FragmentRequest(index):
@@ -147,7 +155,7 @@ class Node:
     def _on_updates(self, peer: bytes, updates: tuple[msg.Update, ...], now: float) -> list[ev.Effect]:
         effects = self.membership.on_updates(peer, updates, now)
         if any(update.key == peer and update.state == State.LEFT for update in updates):
-            effects.append(ev.HangUp(peer))
+            effects += self.links.hang_up(peer, "it left")
         return effects
 
     def _on_payload(self, event: ev.PayloadReceived, now: float) -> list[ev.Effect]:
@@ -160,9 +168,7 @@ class Node:
 
     def _on_unreadable(self, event: ev.PayloadUnreadable, now: float) -> list[ev.Effect]:
         number, kind = event.header.number, event.header.kind
-        note = ev.Emit(
-            "payload_unreadable", {"peer": event.peer.hex()[:8], "code": event.code, "why": event.reason}
-        )
+        note = ev.Emit("payload_unreadable", {"peer": event.peer.hex()[:8], "code": event.code, "why": event.reason})
         if kind == msg.PayloadKind.OFFER:
             return [note, *self.exchanges.on_offer_unreadable(event.peer, number, event.code)]
         if kind == msg.PayloadKind.ANSWER:
@@ -186,13 +192,13 @@ class Node:
     def _start_training(self, now: float, ramp_steps: int) -> list[ev.Effect]:
         self.phase = Phase.TRAINING
         self.membership.set_status(phase=self.phase)
-        progress = self.progress.update(self._samples, now)
+        progress = self.progress.update(self._done.samples, now)
         effects: list[ev.Effect] = [ev.SetProgress(progress), ev.StartTraining(ramp_steps)]
         effects.append(ev.Emit("training", {"progress": round(progress, 4)}))
-        return effects + self.membership.tell_now(self.links.up, now)
+        return effects + self.membership.tell_now(self.links.up)
 
     def _on_steps_done(self, event: ev.StepsDone, now: float) -> list[ev.Effect]:
-        self._step, self._samples, self._last_steps = event.steps, event.samples, event
+        self._done = event
         if self.phase != Phase.TRAINING:
             return []
         effects: list[ev.Effect] = [ev.SetProgress(self.progress.update(event.samples, now))]
@@ -208,23 +214,23 @@ class Node:
 
     def _on_evaluated(self, event: ev.Evaluated, now: float) -> list[ev.Effect]:
         self.membership.set_status(accuracy=event.accuracy)
-        fields = {"accuracy": event.accuracy, "held_out_loss": event.loss, "looked_at": event.samples,
-                  "step": self._step, "samples": self._samples, "swarm_samples": self.progress.samples}  # fmt: skip
+        fields = {
+            "accuracy": event.accuracy, "held_out_loss": event.loss, "looked_at": event.samples,
+            "step": self._done.steps, "samples": self._done.samples, "swarm_samples": self.progress.samples,
+        }  # fmt: skip
         return [ev.Emit("evaluated", fields)]
 
     def _on_training_failed(self, event: ev.TrainingFailed, now: float) -> list[ev.Effect]:
-        return self._finish(
-            f"the loss became {event.loss} at step {event.step}: a smaller learning rate may help"
-        )
+        return self._finish(f"the loss became {event.loss} at step {event.step}: a smaller learning rate may help")
 
     def _settle(self, now: float) -> list[ev.Effect]:
         self.phase = Phase.SETTLING
         self.settling.begin(now)
         self.membership.set_status(
-            phase=self.phase, step=self._step, samples=self._samples, samples_per_s=0.0
+            phase=self.phase, step=self._done.steps, samples=self._done.samples, samples_per_s=0.0
         )
-        note = ev.Emit("settling", {"step": self._step, "samples": self._samples})
-        return [ev.StopTraining(), note, *self.membership.tell_now(self.links.up, now)]
+        note = ev.Emit("settling", {"step": self._done.steps, "samples": self._done.samples})
+        return [ev.StopTraining(), note, *self.membership.tell_now(self.links.up)]
 
     # -- Time ----------------------------------------------------------------------------------------
 
@@ -237,40 +243,20 @@ class Node:
             if self.settling.is_over(self.exchanges.completed, now):
                 return effects + self._finish("the run is over")
             effects += self._exchange(1.0, 0.0, now)
-        if now >= self._report_at:
-            self._report_at = now + REPORT_EVERY_S
-            effects.append(ev.MeasureTraffic())
-        return effects
+        if self.phase == Phase.JOINING and self._came_too_late(now):
+            return effects + self._finish("the run ended before this node had its state")
+        return effects + self.reports.on_tick(now)
 
-    def _on_traffic(self, event: ev.Traffic, now: float) -> list[ev.Effect]:
-        """Once a second: tell the swarm and the log how we are doing."""
-        last = self._last_steps
-        if self._rate_since is not None and now > self._rate_since[0]:
-            self._rate = (self._samples - self._rate_since[1]) / (now - self._rate_since[0])
-        self._rate_since = (now, self._samples)
-        loss = last.loss if math.isfinite(last.loss) else 0.0
-        rate = self._rate if self.phase == Phase.TRAINING else 0.0
-        self.membership.set_status(
-            phase=self.phase, step=self._step, samples=self._samples, samples_per_s=rate, loss=loss,
-            links=len(self.links.up), bytes_sent=event.bytes_sent, bytes_received=event.bytes_received,
-        )  # fmt: skip
-        fields = {
-            "phase": Phase(self.phase).name.lower(), "step": self._step, "samples": self._samples,
-            "samples_per_s": round(rate, 1), "loss": round(loss, 5), "accuracy": self.membership.status.accuracy,
-            "progress": round(self.progress.fraction, 5), "swarm_samples": self.progress.samples,
-            "links": len(self.links.up), "members": len(self.membership.alive()) + 1,
-            "exchanges": self.exchanges.completed, "exchanges_failed": self.exchanges.failed,
-            "exchanges_answered": self.exchanges.answered, "bytes_sent": event.bytes_sent,
-            "bytes_received": event.bytes_received, "step_s": round(last.step_s, 6),
-            "longest_gap_s": round(last.longest_gap_s, 4), "round_trip_s": round(self.exchanges.round_trip_s, 4),
-        }  # fmt: skip
-        return [ev.Emit("status", fields)]
+    def _came_too_late(self, now: float) -> bool:
+        """The run is over, and whoever held its state has left."""
+        self.progress.update(0, now)
+        return self.progress.is_over and not any(map(is_trained, self.membership.members.values()))
 
     def _finish(self, reason: str) -> list[ev.Effect]:
         effects: list[ev.Effect] = [ev.StopTraining()] if self.phase == Phase.TRAINING else []
         self.phase = Phase.DONE
         self.membership.set_status(
-            phase=self.phase, step=self._step, samples=self._samples, samples_per_s=0.0
+            phase=self.phase, step=self._done.steps, samples=self._done.samples, samples_per_s=0.0
         )
         effects += self.membership.leave(self.links.up)
-        return [*effects, ev.Emit("leaving", {"why": reason, "step": self._step}), ev.Finish(reason)]
+        return [*effects, ev.Emit("leaving", {"why": reason, "step": self._done.steps}), ev.Finish(reason)]

@@ -63,7 +63,5 @@ class IdleWorkers:
         if life != self._life:
             return
         self._steps += self._every_steps
-        self._deliver(
-            ev.StepsDone(self._steps, self._steps * self._batch, 1.0, self._pace.step_s, self._pace.step_s)
-        )
+        self._deliver(ev.StepsDone(self._steps, self._steps * self._batch, 1.0, self._pace.step_s, self._pace.step_s))
         self._schedule_period(life)

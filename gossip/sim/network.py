@@ -1,7 +1,9 @@
 """The simulated network: links with delay, lost payloads, partitions and crashes.
 
 Speaks to engines exactly as the live transport does, and counts bytes with the same ledger. What
-TCP guarantees holds here too: on one link frames arrive in order or the link breaks.
+TCP guarantees holds here too: on one link frames arrive in order, what was sent before a link was
+closed arrives before its end does, and sending on a link the other end has forgotten resets it.
+Only a cut is harsher: it loses what is under way, also where it is too short to break a link.
 """
 
 from __future__ import annotations
@@ -26,43 +28,50 @@ class NetworkModel:
     loss: float = 0.0  # share of payloads (not control messages) that vanish
 
 
+@dataclass(slots=True, eq=False)
+class _Link:
+    """One connection; both ends hold the same object, so that an old end never closes a new link."""
+
+    last_arrival_at: dict[bytes, float]  # by receiver: frames stay in order
+
+
 @dataclass(slots=True)
 class _Host:
     deliver: Callable[[WireEvent], None]
     address: str
     ledger: Ledger
-    links: dict[bytes, float] = field(default_factory=dict)  # peer -> when its last frame arrives here
+    links: dict[bytes, _Link] = field(default_factory=dict)
 
 
 class Network:
     """Every host of a simulated swarm. Keys are 32 bytes, as they are live."""
 
     def __init__(self, world: World, model: NetworkModel) -> None:
+        self.model = model  # may be replaced while the world runs
         self._world = world
-        self._model = model
         self._hosts: dict[bytes, _Host] = {}
         self._cut: dict[tuple[bytes, bytes], None] = {}
 
-    def attach(
-        self, key: bytes, address: str, ledger: Ledger, deliver: Callable[[WireEvent], None]
-    ) -> SimTransport:
+    def attach(self, key: bytes, address: str, ledger: Ledger, deliver: Callable[[WireEvent], None]) -> SimTransport:
         """A new host. Returns the transport its engine uses."""
         self._hosts[key] = _Host(deliver, address, ledger)
         return SimTransport(self, key)
 
     def crash(self, key: bytes) -> None:
         """The process is gone; its peers' kernels notice at once (a reset connection)."""
-        host = self._hosts.pop(key)
-        for peer in list(host.links):
-            self._down(peer, key, self._delay_s(), "connection reset")
+        host = self._hosts.pop(key, None)
+        for peer, link in host.links.items() if host is not None else ():
+            self._close(peer, key, link, "connection reset")
 
     def cut(self, a: bytes, b: bytes) -> None:
         """Silence between two hosts, both ways, until `heal`."""
-        for pair in ((a, b), (b, a)):
-            self._cut[pair] = None
-            self._world.after(SILENCE_S, lambda pair=pair: self._notice_silence(*pair))  # type: ignore[misc]
+        for here, there in ((a, b), (b, a)):
+            self._cut[here, there] = None
+            if here in self._hosts and there in self._hosts[here].links:
+                self._notice_silence(here, there, self._hosts[here].links[there])
 
     def heal(self) -> None:
+        """Every cut is mended."""
         self._cut.clear()
 
     # -- What transports call ------------------------------------------------------------------------
@@ -75,23 +84,16 @@ class Network:
                 wait_s = DIAL_TIMEOUT_S if (key, peer) in self._cut else self._delay_s()
                 refused = LinkRefused(peer, address, "UNREACHABLE", f"nobody answers at {address}")
                 self._world.after(wait_s, lambda: self._deliver(key, refused))
-                return
-            for here, there, dialed in ((key, peer, True), (peer, key, False)):
-                host = self._hosts[here]
-                if there not in host.links:
-                    host.links[there] = self._world.now()
-                    event = LinkUp(there, dialed, self._hosts[there].address)
-                    self._world.after(
-                        self._delay_s(), lambda here=here, event=event: self._deliver(here, event)
-                    )  # type: ignore[misc]
+            else:
+                self._connect(key, peer)
 
         self._world.after(3 * self._delay_s(), arrive)  # TCP and CURVE: three one-way trips before the hello
 
     def hang_up(self, key: bytes, peer: bytes) -> None:
-        if peer in self._hosts[key].links:
-            self._down(key, peer, 0.0, "hung up")
-            if peer in self._hosts:
-                self._down(peer, key, self._delay_s(), "the peer hung up")
+        link = self._hosts[key].links.get(peer)
+        if link is not None:
+            self._end(key, peer, link, "we hung up")
+            self._close(peer, key, link, "the peer hung up")
 
     def send(self, key: bytes, peer: bytes, frames: Sequence[bytes], kind: str) -> bool:
         sender = self._hosts.get(key)
@@ -99,42 +101,82 @@ class Network:
             return False
         size = message_bytes(frames)
         sender.ledger.record("sent", kind, size)
-        is_lost = len(frames) == 2 and self._world.rng.random() < self._model.loss
-        receiver = self._hosts.get(peer)
-        if is_lost or receiver is None or (key, peer) in self._cut or key not in receiver.links:
+        if len(frames) == 2 and self._world.rng.random() < self.model.loss:
             return True
-        # In order on one link: never before the frame sent last.
-        arrives_at = max(self._world.now() + self._delay_s(), receiver.links[key])
-        receiver.links[key] = arrives_at
 
         def arrive() -> None:
-            if (key, peer) in self._cut or peer not in self._hosts or key not in self._hosts[peer].links:
-                return
             self._hosts[peer].ledger.record("received", kind, size)
-            self._deliver(peer, FramesReceived(key, tuple(frames)))
+            self._hosts[peer].deliver(FramesReceived(key, tuple(frames)))
 
-        self._world.after(arrives_at - self._world.now(), arrive)
+        link = sender.links[peer]
+        self._over(link, key, peer, arrive, on_nobody=lambda: self._close(key, peer, link, "connection reset"))
         return True
 
     # -- How it is done ------------------------------------------------------------------------------
 
     def _delay_s(self) -> float:
-        return max(0.0, self._model.delay_s + self._world.rng.uniform(-1, 1) * self._model.jitter_s)
+        return max(0.0, self.model.delay_s + self._world.rng.uniform(-1, 1) * self.model.jitter_s)
+
+    def _connect(self, key: bytes, peer: bytes) -> None:
+        """The listener is up first, then the dialer; an end of an older link goes down before."""
+        ours, theirs = self._hosts[key].links.get(peer), self._hosts[peer].links.get(key)
+        if ours is not None and ours is theirs:
+            return  # they were quicker: one link is enough
+        for here, there, old in ((key, peer, ours), (peer, key, theirs)):
+            if old is not None:
+                self._end(here, there, old, "replaced by a newer connection")
+        link = _Link({key: self._world.now(), peer: self._world.now()})
+        self._hosts[key].links[peer] = self._hosts[peer].links[key] = link
+        up_here = LinkUp(key, False, self._hosts[key].address)
+        up_there = LinkUp(peer, True, self._hosts[peer].address)
+        self._over(link, key, peer, lambda: self._hosts[peer].deliver(up_here))
+        self._over(link, peer, key, lambda: self._hosts[key].deliver(up_there))
+
+    def _over(
+        self,
+        link: _Link,
+        sender: bytes,
+        receiver: bytes,
+        arrive: Callable[[], None],
+        on_nobody: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Let something arrive over a link, in order; `on_nobody` where the other end is gone."""
+
+        def happen() -> None:
+            host = self._hosts.get(receiver)
+            if (sender, receiver) in self._cut:
+                return
+            if host is None or host.links.get(sender) is not link:
+                on_nobody()
+            else:
+                arrive()
+
+        # Never at the same time as the frame before it: between equal times the seed decides.
+        arrives_at = max(self._world.now() + self._delay_s(), link.last_arrival_at[receiver] + 1e-9)
+        link.last_arrival_at[receiver] = arrives_at
+        self._world.after(arrives_at - self._world.now(), happen)
+
+    def _close(self, key: bytes, peer: bytes, link: _Link, reason: str) -> None:
+        """`peer` closed its end: `key` sees that after all that was sent before."""
+        self._over(link, peer, key, lambda: self._end(key, peer, link, reason))
+
+    def _end(self, key: bytes, peer: bytes, link: _Link, reason: str) -> None:
+        host = self._hosts.get(key)
+        if host is not None and host.links.get(peer) is link:
+            del host.links[peer]
+            self._world.after(0.0, lambda: self._deliver(key, LinkDown(peer, reason)))
 
     def _deliver(self, key: bytes, event: WireEvent) -> None:
-        host = self._hosts.get(key)
-        if host is None or (isinstance(event, LinkUp) and event.peer not in host.links):
-            return
-        host.deliver(event)
+        if key in self._hosts:
+            self._hosts[key].deliver(event)
 
-    def _down(self, key: bytes, peer: bytes, delay_s: float, reason: str) -> None:
-        host = self._hosts.get(key)
-        if host is not None and host.links.pop(peer, None) is not None:
-            self._world.after(delay_s, lambda: self._deliver(key, LinkDown(peer, reason)))
+    def _notice_silence(self, key: bytes, peer: bytes, link: _Link) -> None:
+        def look() -> None:
+            if (key, peer) in self._cut:
+                self._end(key, peer, link, "heartbeats ceased")
+                self._close(peer, key, link, "heartbeats ceased")
 
-    def _notice_silence(self, key: bytes, peer: bytes) -> None:
-        if (key, peer) in self._cut:
-            self._down(key, peer, 0.0, "heartbeats ceased")
+        self._world.after(SILENCE_S, look)
 
 
 class SimTransport:

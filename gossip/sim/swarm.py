@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gossip.engine import Engine, Workers
+from gossip.errors import InvariantError
 from gossip.ledger import Ledger
 from gossip.protocol import events as ev
 from gossip.protocol.invariants import check
 from gossip.protocol.node import Node, NodeSettings
 from gossip.protocol.wire_events import WireEvent
-from gossip.sim.network import Network, NetworkModel
 from gossip.sim.idle import IdleWorkers, Pace
+from gossip.sim.network import Network, NetworkModel
 from gossip.sim.world import World
 
 SPEC_HASH = b"simulate"
@@ -36,6 +37,8 @@ class SimNode:
     events: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
     alive: bool = True
     wakes_at: float = math.inf
+    paused: bool = False
+    backlog: list[Callable[[SimNode], None]] = field(default_factory=list)  # what happened meanwhile
 
     @property
     def node(self) -> Node:
@@ -63,9 +66,7 @@ MakeWorkers = Callable[[str, Pace, Callable[[ev.Input], None]], Workers]
 class Swarm:
     """Adds, kills and stops nodes; plays time."""
 
-    def __init__(
-        self, seed: int, settings: SwarmSettings | None = None, network: NetworkModel | None = None
-    ) -> None:
+    def __init__(self, seed: int, settings: SwarmSettings | None = None, network: NetworkModel | None = None) -> None:
         self.seed = seed
         self.settings = settings or SwarmSettings()
         self.world = World(seed)
@@ -94,9 +95,7 @@ class Swarm:
         rng = random.Random(int.from_bytes(key[:8], "big"))
         make = make_workers or self._idle_workers
         events: list[tuple[float, str, dict[str, Any]]] = []
-        workers = make(
-            name, pace or Pace(), lambda event: self._on(name, lambda node: node.engine.handle(event))
-        )
+        workers = make(name, pace or Pace(), lambda event: self._on(name, lambda node: node.engine.handle(event)))
         ledger = Ledger()
         transport = self.network.attach(key, address, ledger, lambda event: self._on_transport(name, event))
         engine = Engine(
@@ -120,6 +119,12 @@ class Swarm:
     def stop(self, name: str) -> None:
         """Ctrl-C: the node says goodbye."""
         self._on(name, lambda node: node.engine.handle(ev.StopRequested("asked to")))
+
+    def pause(self, name: str, seconds: float) -> None:
+        """The process stands still (SIGSTOP, a swapping machine); nothing is lost, all is late."""
+        node = self.nodes[name]
+        node.paused = True
+        self.world.after(seconds, lambda: self._resume(node))
 
     def cut(self, left: tuple[str, ...], right: tuple[str, ...]) -> None:
         """A partition between two groups."""
@@ -156,6 +161,9 @@ class Swarm:
         node = self.nodes[name]
         if not node.alive:
             return
+        if node.paused:
+            node.backlog.append(act)
+            return
         act(node)
         check(node.node)
         if node.engine.finished is not None:
@@ -169,8 +177,18 @@ class Swarm:
 
     def _tick(self, name: str) -> None:
         node = self.nodes[name]
+        if self.world.now() < node.wakes_at:
+            return  # it was woken earlier, and sleeps again
         node.wakes_at = math.inf
-        if node.alive and self.world.now() >= node.node.next_deadline():
-            self._on(name, lambda node: node.engine.handle(ev.Tick()))
-        elif node.alive:
-            self._on(name, lambda node: None)  # the deadline moved: sleep again
+        self._on(name, self._tick_if_due)
+
+    def _tick_if_due(self, node: SimNode) -> None:
+        node.engine.tick_if_due()
+        if node.engine.finished is None and node.node.next_deadline() <= self.world.now():
+            raise InvariantError(f"broken: a tick leaves nothing due (node {node.name} would spin)")
+
+    def _resume(self, node: SimNode) -> None:
+        node.paused = False
+        backlog, node.backlog = node.backlog, []
+        for act in backlog:
+            self._on(node.name, act)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from gossip.protocol import events as ev
 from gossip.sim.idle import Deliver, Pace
@@ -14,9 +15,7 @@ from gossip.training.work import Work, ends_here
 class InlineWorkers:
     """The real trainer and codecs: the work is done at once, its answer is delivered when it would be ready."""
 
-    def __init__(
-        self, world: World, trainer: Trainer, every_steps: int, pace: Pace, deliver: Deliver
-    ) -> None:
+    def __init__(self, world: World, trainer: Trainer, every_steps: int, pace: Pace, deliver: Deliver) -> None:
         self._world = world
         self._trainer = trainer
         self._work = Work(trainer, on_encoded=lambda encoded: None)
@@ -38,7 +37,7 @@ class InlineWorkers:
             for stage in self._work.chain(effect):
                 value = stage.work(value)
                 if ends_here(value):
-                    self._world.after(self._pace.exchange_s, lambda: self._deliver(value))
+                    self._world.after(self._pace.exchange_s, partial(self._deliver, value))
                     return
 
     def _schedule_step(self, life: int) -> None:

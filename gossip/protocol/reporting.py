@@ -1,0 +1,62 @@
+"""Once a second: tell the swarm (our status) and the log (the `status` event) how this node is doing."""
+
+from __future__ import annotations
+
+import math
+
+from gossip.protocol.events import Effect, Emit, MeasureTraffic, StepsDone, Traffic
+from gossip.protocol.exchange import Exchanges
+from gossip.protocol.links import Links
+from gossip.protocol.membership import Membership
+from gossip.protocol.messages import Phase
+from gossip.protocol.progress import Progress
+
+REPORT_EVERY_S = 1.0
+
+
+class Reports:
+    """Reads the other machines; writes nothing but our status."""
+
+    def __init__(self, membership: Membership, links: Links, exchanges: Exchanges, progress: Progress) -> None:
+        self._membership = membership
+        self._links = links
+        self._exchanges = exchanges
+        self._progress = progress
+        self._next_at = 0.0
+        self._before: tuple[float, int] | None = None  # (time, samples) of the last report
+        self._samples_per_s = 0.0
+
+    def next_deadline(self) -> float:
+        return self._next_at
+
+    def on_tick(self, now: float) -> list[Effect]:
+        if now < self._next_at:
+            return []
+        self._next_at = now + REPORT_EVERY_S
+        return [MeasureTraffic()]
+
+    def on_traffic(self, traffic: Traffic, phase: Phase, done: StepsDone, now: float) -> list[Effect]:
+        rate = self._rate(done.samples, now) if phase == Phase.TRAINING else 0.0
+        loss = done.loss if math.isfinite(done.loss) else 0.0
+        self._membership.set_status(
+            phase=phase, step=done.steps, samples=done.samples, samples_per_s=rate, loss=loss,
+            links=len(self._links.up), bytes_sent=traffic.bytes_sent, bytes_received=traffic.bytes_received,
+        )  # fmt: skip
+        fields = {
+            "phase": phase.name.lower(), "step": done.steps, "samples": done.samples,
+            "samples_per_s": round(rate, 1), "loss": round(loss, 5), "accuracy": self._membership.status.accuracy,
+            "progress": round(self._progress.fraction, 5), "swarm_samples": self._progress.samples,
+            "links": len(self._links.up), "members": len(self._membership.alive()) + 1,
+            "exchanges": self._exchanges.completed, "exchanges_failed": self._exchanges.failed,
+            "exchanges_answered": self._exchanges.answered, "bytes_sent": traffic.bytes_sent,
+            "bytes_received": traffic.bytes_received, "step_s": round(done.step_s, 6),
+            "longest_gap_s": round(done.longest_gap_s, 4), "round_trip_s": round(self._exchanges.round_trip_s, 4),
+        }  # fmt: skip
+        return [Emit("status", fields)]
+
+    def _rate(self, samples: int, now: float) -> float:
+        """Samples per second since the last report; the last rate where no time has passed."""
+        if self._before is not None and now > self._before[0]:
+            self._samples_per_s = (samples - self._before[1]) / (now - self._before[0])
+        self._before = (now, samples)
+        return self._samples_per_s
