@@ -47,7 +47,7 @@ class NodeRow:
                 self.state = "training"
             case "finished":
                 self.status |= {"accuracy": event["accuracy"], "step": event["steps"], "samples_per_s": 0.0}
-                self.state = "finished" if event["why"] == "the run is over" else "left"
+                self.state = event["outcome"]
                 self.up_bytes_per_s = self.down_bytes_per_s = 0.0
             case "killed" | "failed":
                 self.state = event["event"]
@@ -82,16 +82,23 @@ class SwarmView:
         self.notes = [*self.notes[-3:], text]
 
     def __rich__(self) -> Group:
-        table = Table(title=self.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
-        table.add_column("node", style="bold", no_wrap=True)
-        table.add_column("state", no_wrap=True)
-        for name in ("step", "loss", "accuracy", "samples/s", "kB/s up", "down", "peers", "exchanges", "failed"):
-            table.add_column(name, justify="right", no_wrap=True)
+        columns = (
+            "step",
+            "loss",
+            "accu-\nracy",
+            "samples\n/s",
+            "kB/s\nup",
+            "kB/s\ndown",
+            "peers",
+            "ex-\nchanges",
+            "failed",
+        )
+        table = narrow_table(self.title, ("node", "state"), columns)
         for row in self.rows.values():
             table.add_row(*_cells(row))
         seconds = time.monotonic() - self._began
         bar = Table.grid(padding=(0, 1))
-        bar.add_row("swarm", ProgressBar(total=1.0, completed=self.progress, width=50),
+        bar.add_row("swarm", ProgressBar(total=1.0, completed=self.progress, width=40),
                     f"{self.progress:4.0%} of its samples, {seconds:.0f} s")  # fmt: skip
         return Group(table, bar, *(Text("  " + note, style="dim") for note in self.notes))
 
@@ -106,6 +113,18 @@ class SwarmView:
             f"{self.progress:4.0%}  {len(live)} nodes training  worst accuracy {worst}  "
             f"{rate:,.0f} samples/s  {up / 1000:,.0f} kB/s sent"
         )
+
+
+def narrow_table(title: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+    """An empty table whose columns fit 80 characters: names first, numbers to the right."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 0), show_edge=False
+    )
+    for name in words:
+        table.add_column(name, no_wrap=True, style="bold" if name == "node" else "")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def _cells(row: NodeRow) -> list[Text | str]:
@@ -136,8 +155,6 @@ class SwarmConsole:
         self._line_at = 0.0
 
     def __enter__(self) -> SwarmConsole:
-        if self._live is not None:
-            self._live.start()
         return self
 
     def __exit__(
@@ -148,6 +165,8 @@ class SwarmConsole:
 
     def on_event(self, event: Event) -> None:
         self.view.on_event(event)
+        if self._live is not None and event["event"] == "status":
+            self._live.start()  # not before: a table hides the cursor, and nobody could bring it back yet
         if self._live is None and event["event"] == "status" and time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + LINE_EVERY_S
             self.say(self.view.line())

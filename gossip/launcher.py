@@ -7,6 +7,7 @@ nobody but the others.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class Child:
     joined_at: float | None = None  # unix seconds: when it began to train
     ended_at: float | None = None
     end: str = ""  # finished | left | killed | failed
+    why: str = ""  # it failed
     result: dict[str, Any] | None = None
 
     @property
@@ -78,25 +80,30 @@ class Launcher:
         self._selector = selectors.DefaultSelector()
         self._log = self.run_folder.events.open("ab")
         self._stopping_since: float | None = None
+        self._stop_signal = 0
 
     # -- The whole run -------------------------------------------------------------------------------
 
     def run(self, alone_steps: int) -> dict[str, Any]:
-        """Prepare, start, watch, add up. Raises GossipError when nodes could not start or none finished."""
+        """Prepare, start, watch, add up. Raises GossipError when nodes could not start or none finished.
+
+        SIGINT or SIGTERM: while nodes run everybody leaves in order, and what they have is added up;
+        before and afterwards there is nothing left to lose, and the process ends at once.
+        """
         from gossip.summary import print_summary, summarise
 
         began = time.monotonic()
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            self.prepare()
-            with self.console:
+        self.prepare()
+        with self._orderly_stop(), self.console:
+            try:
                 self.start()
                 self.watch()
-            result = summarise(self, alone_steps)
-        finally:
-            self.end_all()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            finally:
+                self.end_all()
+        if self.was_stopped and not self.survivors():
+            print("gossip: stopped before any node had saved a model", file=sys.stderr)
+            sys.exit(128 + self._stop_signal)
+        result = summarise(self, alone_steps)
         result["seconds_total"] = round(time.monotonic() - began, 2)
         print_summary(result, self.console)
         return result
@@ -119,22 +126,32 @@ class Launcher:
     def start(self) -> None:
         """The first node, and, once its ticket is out, the others."""
         self.add_node()
-        while not self.ticket:
+        while not self.ticket and not self.was_stopped:
             self._read(1.0)
-            if not self._running():
-                first = self.children["n0"]
-                raise GossipError(f"the first node could not start: {_last_words(first)}")
+            if not self._running() and not self.was_stopped:
+                raise GossipError(f"the first node could not start: {_last_words(self.children['n0'])}")
         for _ in range(self.nodes - 1):
-            self.add_node()
+            if not self.was_stopped:
+                self.add_node()
 
     def watch(self) -> None:
         """Until every node has ended."""
         while self._running():
             self._read(0.25)
-            while self.schedule and self.console.view.progress >= self.schedule[0][0]:
+            while not self.was_stopped and self.schedule and self.console.view.progress >= self.schedule[0][0]:
                 self.schedule.pop(0)[1]()
             if self._stopping_since is not None and time.monotonic() > self._stopping_since + GOODBYE_S:
                 self.end_all()
+
+    @property
+    def was_stopped(self) -> bool:
+        """Somebody asked for the end before the swarm got there."""
+        return self._stopping_since is not None
+
+    def survivors(self) -> list[Child]:
+        """Who finished the run; where it was stopped, who left in order with a trained model."""
+        ends = ("finished", "left") if self.was_stopped else ("finished",)
+        return [c for c in self.children.values() if c.end in ends and c.result and c.result["steps"]]
 
     # -- Nodes ---------------------------------------------------------------------------------------
 
@@ -180,9 +197,10 @@ class Launcher:
         for child in running:
             if child.process.stdin is not None:
                 child.process.stdin.close()
+        deadline = time.monotonic() + (0.0 if self.was_stopped else GOODBYE_S)
         for child in running:
             try:
-                child.process.wait(GOODBYE_S)
+                child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
@@ -215,19 +233,27 @@ class Launcher:
                 child.joined_at = child.joined_at or event["t"]
             case "finished":
                 child.result = event
-                child.end = "finished" if event["why"] == "the run is over" else "left"
-                child.ended_at = event["t"]
+                child.end, child.ended_at = event["outcome"], event["t"]
+                if child.end == "failed":
+                    self._on_failure(child, event["why"])
         child.events.append(event)
         self._record(event)
 
     def _on_exit(self, child: Child) -> None:
         if child.ended_at is None:
             child.ended_at = time.time()
-        if not child.end:
-            child.end = "failed"
-            words = _last_words(child)
-            self._record({"t": round(time.time(), 4), "node": child.name, "event": "failed", "why": words})
-            self.console.note(f"{child.name} failed: {words}")
+        if child.end:
+            return
+        if self.was_stopped:
+            child.end = "left"
+            return
+        child.end, words = "failed", _last_words(child)
+        self._record({"t": round(time.time(), 4), "node": child.name, "event": "failed", "why": words})
+        self._on_failure(child, words)
+
+    def _on_failure(self, child: Child, why: str) -> None:
+        child.why = why
+        self.console.note(f"{child.name} failed: {why}")
 
     def _record(self, event: Event) -> None:
         self._log.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
@@ -237,13 +263,22 @@ class Launcher:
     def _running(self) -> list[Child]:
         return [child for child in self.children.values() if child.process.returncode is None]
 
+    @contextlib.contextmanager
+    def _orderly_stop(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     def _on_signal(self, number: int, frame: object) -> None:
         """Once: everybody says goodbye. Twice: at once."""
-        if self._stopping_since is not None:
+        if self.was_stopped:
             for child in self._running():
                 child.process.kill()
             return
-        self._stopping_since = time.monotonic()
+        self._stopping_since, self._stop_signal = time.monotonic(), number
         self.console.note("stopping: the nodes say goodbye (once more to stop at once)")
         for child in self._running():
             child.process.terminate()

@@ -12,7 +12,7 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from gossip import __version__
 from gossip.errors import SpecError
@@ -61,6 +61,13 @@ class RunFolder:
     @property
     def events(self) -> Path:
         return self.path / "events.jsonl"
+
+    def open_events(self) -> TextIO:
+        """events.jsonl, to append to. Raises SpecError."""
+        try:
+            return self.events.open("a", encoding="utf-8")
+        except OSError as error:
+            raise SpecError(f"{self.events}: cannot be written ({error.strerror}); choose another folder") from error
 
     @property
     def model(self) -> Path:

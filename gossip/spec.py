@@ -133,7 +133,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
 TOP_LEVEL = {
     "name": Annotated[
         str,
-        Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="up to 64 letters, digits, '.', '_', '-'"),
+        Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", description="up to 64 letters, digits, '.', '_', '-'"),
     ],
     "seed": Annotated[int, Meta(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")],
 }

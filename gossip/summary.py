@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import statistics
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
-from gossip.data.store import load_dataset
+from gossip.console import SwarmConsole, narrow_table
+from gossip.data.store import Dataset, load_dataset
 from gossip.errors import GossipError
 from gossip.models.model import Model, build_model
 from gossip.pictures import Curve, accuracy_picture
 from gossip.runs import RunFolder
-from gossip.spec import Experiment, from_canonical
+from gossip.spec import Experiment
+from gossip.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from gossip.console import SwarmConsole
     from gossip.launcher import Child, Launcher
 
 
 def summarise(launcher: Launcher, alone_steps: int) -> dict[str, Any]:
     """The result of a run. Saves the survivors' mean model and the picture. Raises GossipError if nobody survived."""
     children = list(launcher.children.values())
-    survivors = [child for child in children if child.end == "finished" and child.result]
+    survivors = launcher.survivors()
     experiment, run = launcher.experiment, launcher.run_folder
     began_at = min(child.began_at for child in children)
     training_began_at = min((child.joined_at for child in children if child.joined_at), default=began_at)
     nodes = [_node_result(child, training_began_at) for child in children]
     run.note(nodes=nodes)
     if not survivors:
-        raise GossipError(f"no node finished the run; what they said is in {run.path}/nodes/*/stderr.log")
+        ends = "; ".join(f"{child.name} {child.end}{f': {child.why}' if child.why else ''}" for child in children)
+        raise GossipError(f"no node finished the run ({ends}); more in {run.path}/nodes/")
     model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)
     mean = _mean([RunFolder(child.folder).load_model(model) for child in survivors])
     run.save_model(model, mean, experiment)
@@ -56,7 +55,7 @@ def summarise(launcher: Launcher, alone_steps: int) -> dict[str, Any]:
     }
     steps = {child.shard: child.result["steps"] for child in survivors if child.result}
     steps = {shard: min(count, alone_steps) for shard, count in steps.items()}
-    alone = _train_alone(launcher, steps) if alone_steps else {}
+    alone = _train_alone(launcher, steps) if alone_steps and not launcher.was_stopped else {}
     result["accuracy_alone_max"] = max(alone.values()) if alone else None
     result["accuracy_alone"] = {str(shard): accuracy for shard, accuracy in sorted(alone.items())}
     result["alone_steps"] = max(steps.values()) if alone else 0
@@ -68,11 +67,8 @@ def summarise(launcher: Launcher, alone_steps: int) -> dict[str, Any]:
 
 def print_summary(result: dict[str, Any], console: SwarmConsole) -> None:
     """The same for a person."""
-    table = Table(title=result["name"], title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("node", style="bold", no_wrap=True)
-    table.add_column("end", no_wrap=True)
-    for name in ("joined", "steps", "accuracy", "MB up", "MB down", "exchanges", "failed", "gap"):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = ("joined", "steps", "accuracy", "MB up", "MB down", "ex-\nchanges", "failed", "longest\ngap")
+    table = narrow_table(result["name"], ("node", "end"), columns)
     for node in result["nodes"]:
         joined = f"{node['joined_at']:.1f} s" if node["joined_at"] is not None else "never"
         table.add_row(
@@ -152,7 +148,8 @@ def _gains(children: list[Child]) -> dict[str, dict[str, float]]:
 
 
 def _accuracy(launcher: Launcher, model: Model, x: np.ndarray) -> float:
-    dataset = load_dataset(launcher.experiment.recipe, launcher.data_dir)
+    experiment = launcher.experiment
+    dataset = load_dataset(experiment.recipe, launcher.data_dir or experiment.node.data_dir)
     return model.evaluate(x, dataset.test_images, dataset.test_labels).accuracy
 
 
@@ -160,29 +157,21 @@ def _accuracy(launcher: Launcher, model: Model, x: np.ndarray) -> float:
 
 
 def _train_alone(launcher: Launcher, steps: dict[int, int]) -> dict[int, float]:
-    """Accuracy of each shard trained alone, in as many processes as there are cores. steps: per shard."""
-    canonical = launcher.experiment.canonical()
-    spawn = multiprocessing.get_context("spawn")
-    workers = max(1, min(len(steps), os.cpu_count() or 1))
-    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-        futures = {
-            shard: pool.submit(train_alone, canonical, shard, count, launcher.data_dir)
-            for shard, count in steps.items()
-        }
+    """Accuracy of each shard trained alone, on as many threads as there are cores. steps: per shard."""
+    experiment = launcher.experiment
+    dataset = load_dataset(experiment.recipe, launcher.data_dir or experiment.node.data_dir)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # kernels release the GIL
+        futures = {shard: pool.submit(train_alone, experiment, dataset, shard, n) for shard, n in steps.items()}
         return {shard: future.result() for shard, future in futures.items()}
 
 
-def train_alone(canonical: bytes, shard: int, steps: int, data_dir: str) -> float:
+def train_alone(experiment: Experiment, dataset: Dataset, shard: int, steps: int) -> float:
     """Held-out accuracy of one shard after `steps` steps without anybody, learning rate decayed over them."""
-    from gossip.training.trainer import Trainer
-
-    experiment: Experiment = from_canonical(canonical)
-    dataset = load_dataset(experiment.recipe, data_dir)
     indices = experiment.partition.shard(
         dataset.train_labels, len(experiment.recipe.classes), experiment.data.shards, shard, experiment.seed
     )
     model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)
-    trainer = Trainer(experiment.train, experiment.seed, model, dataset, indices)
+    trainer = Trainer(experiment.train, experiment.seed, model, dataset, indices, order_seed=shard)
     for step in range(steps):
         trainer.progress = step / steps
         trainer.step()

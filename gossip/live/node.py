@@ -6,6 +6,7 @@ answers go into the engine, the engine's effects go out through its ports.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import random
@@ -16,14 +17,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from gossip import spec, wire
 from gossip.codec.body import Encoded
 from gossip.data.partition import shard_of_key
 from gossip.data.store import load_dataset
 from gossip.engine import Engine
-from gossip.errors import SpecError
+from gossip.errors import GossipError, NetworkError, SpecError
 from gossip.ledger import Ledger
 from gossip.live.join import join_swarm
 from gossip.live.security import KeyPair, load_or_create_keys
@@ -41,6 +42,7 @@ from gossip.training.trainer import Trainer
 from gossip.training.work import Work
 
 LAST_LOOK_S = 1.0  # a node that was told to stop evaluates for this long at most
+SHOW_CURSOR = b"\x1b[?25h"  # the live table hid it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,24 +65,28 @@ def run_node(experiment: Experiment | None, options: NodeOptions, console: Conso
 
     experiment: None takes the swarm's own, which needs a ticket.
     """
-    stop = _StopButton()
     ledger = Ledger()
     keys = load_or_create_keys(options.key_file) if options.key_file else KeyPair.new()
     transport = ZmqTransport(keys, ledger, advertise=options.advertise, kind_of=wire.kind_of_frames)
-    try:
-        transport.listen(options.listen)
-        entry = _enter(transport, experiment, options.ticket)
-        run = RunFolder.create(entry.experiment, options.run_dir)
-        events = run.events.open("a", encoding="utf-8")
-        node = _LiveNode(
-            entry, options, transport, ledger, run, EventLog(events, options.name, time.time, console), console, stop
-        )
-        node.run()
-    finally:
-        transport.close()  # lets the goodbyes out
-        stop.release()
-    with events:
-        return node.result()
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(_StopButton())
+        try:
+            if options.follow:
+                transport.watch(sys.stdin.fileno(), lambda: _on_standard_input(stop))
+            transport.listen(options.listen)
+            entry = _enter(transport, experiment, options.ticket)
+            run = RunFolder.create(entry.experiment, options.run_dir)
+            events = run.open_events()
+            stack.callback(_close, events)
+            observe = EventLog(events, options.name, time.time, console)
+            node = _LiveNode(entry, options, transport, ledger, run, observe, console, stop)
+            node.run()
+        finally:
+            transport.close()  # lets the goodbyes out
+        result = node.result()
+    if result["outcome"] == "failed":
+        raise GossipError(f"{result['why']}; what happened is in {run.events}")
+    return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +142,6 @@ class _LiveNode:
         )
         self.engine = self._engine()
         self.stop.arm(self.transport.wake)
-        if self.options.follow:
-            self.transport.watch(sys.stdin.fileno(), self._on_standard_input)
         try:
             self.engine.start()
             self._loop()
@@ -165,7 +169,8 @@ class _LiveNode:
             dataset.train_labels, len(experiment.recipe.classes), experiment.data.shards, shard, experiment.seed
         )
         model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)
-        trainer = Trainer(experiment.train, experiment.seed, model, dataset, indices)
+        order_seed = int.from_bytes(self.transport.key[:4], "big")
+        trainer = Trainer(experiment.train, experiment.seed, model, dataset, indices, order_seed=order_seed)
         mixer.warm_up()
         self.observe("prepared", {"parameters": model.dim, "train_samples": len(indices)})
         return model, trainer
@@ -214,21 +219,16 @@ class _LiveNode:
         for kind, raw_bytes, wire_bytes in encoded.parts:
             self.ledger.record_gain(kind, raw_bytes, wire_bytes)
 
-    def _on_standard_input(self) -> None:
-        """Whoever started us holds the other end: with it gone, so are we."""
-        if not os.read(sys.stdin.fileno(), 4096):
-            self.stop.press("the launcher is gone")
-
     # -- After ---------------------------------------------------------------------------------------
 
     def result(self) -> dict[str, Any]:
         """Look at all held-out samples, save the model, and say how it went."""
         trainer, exchanges = self.trainer, self.engine.node.exchanges
-        patience_s = LAST_LOOK_S if self.stop.reason is not None else float("inf")
-        accuracy, looked_at = _last_look(trainer, patience_s)
+        accuracy, looked_at = _last_look(trainer, self.stop)
         traffic = self.ledger.totals()
         result = {
             "id": self.options.name,
+            "outcome": self._outcome(),
             "why": self.engine.finished,
             "steps": trainer.steps,
             "samples": trainer.samples,
@@ -246,21 +246,36 @@ class _LiveNode:
             "longest_gap_s": round(self.workers.longest_gap_s, 4),
             "blocks_failed_share": round(trainer.mixer.statistics().failed_share_recent, 4),
         }
-        if trainer.is_finite():
-            self.folder.save_model(self.model, trainer.x, self.experiment)
-        self.folder.note(result=result)
+        try:
+            if trainer.steps and trainer.is_finite():
+                self.folder.save_model(self.model, trainer.x, self.experiment)
+            self.folder.note(result=result)
+        except OSError as error:
+            raise SpecError(f"{self.folder.path}: the model cannot be saved ({error.strerror}); make room") from error
         self.observe("finished", result)
         return result | {"run": str(self.folder.path)}
 
+    def _outcome(self) -> str:
+        """finished: with the swarm. left: earlier, in order. failed: its training went wrong."""
+        if self.workers.has_diverged:
+            return "failed"
+        is_over = self.engine.node.settling.has_begun and self.engine.finished != self.stop.reason
+        return "finished" if is_over else "left"
 
-def _last_look(trainer: Trainer, patience_s: float) -> tuple[float, int]:
-    """(accuracy, held-out samples looked at): all of them, or as many as patience allows."""
-    deadline = time.monotonic() + patience_s
+
+def _close(events: TextIO) -> None:
+    with contextlib.suppress(OSError):  # what a full disk did not take was said when it happened
+        events.close()
+
+
+def _last_look(trainer: Trainer, stop: _StopButton) -> tuple[float, int]:
+    """(accuracy, held-out samples looked at): all of them, or as many as there is time for when told to stop."""
+    began = time.monotonic()
     right = looked_at = 0.0
     for part in trainer.evaluate_in_slices():
         right += part.accuracy * len(part.predictions)
         looked_at += len(part.predictions)
-        if time.monotonic() > deadline:
+        if stop.reason is not None and time.monotonic() > began + LAST_LOOK_S:
             break
     return right / max(1.0, looked_at), int(looked_at)
 
@@ -271,29 +286,41 @@ class _MonotonicClock:
         return time.monotonic()
 
 
+def _on_standard_input(stop: _StopButton) -> None:
+    """Whoever started us holds the other end: with it gone, so are we."""
+    if not os.read(sys.stdin.fileno(), 4096):
+        stop.press("the launcher is gone")
+
+
 class _StopButton:
-    """SIGINT and SIGTERM. Before the node is in the swarm they end the process at once: there is nothing to save."""
+    """SIGINT and SIGTERM. Until armed they end the process at once, wherever it is: there is nothing to save."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
         self._wake: Callable[[], None] | None = None
-        self._before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before: dict[int, Any] = {}
 
-    def arm(self, wake: Callable[[], None]) -> None:
-        """From now on the first signal asks for an orderly end."""
-        self._wake = wake
+    def __enter__(self) -> _StopButton:
+        return self
 
-    def press(self, reason: str) -> None:
-        self.reason = self.reason or reason
-        if self._wake is not None:
-            self._wake()
-
-    def release(self) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def arm(self, wake: Callable[[], None]) -> None:
+        """From now on the first signal asks for an orderly end, and a second one ends the process at once."""
+        self._wake = wake
+        self._before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def press(self, reason: str) -> None:
+        """Ask for an orderly end. Raises NetworkError while there is nothing to end in order."""
+        self.reason = self.reason or reason
+        if self._wake is None:
+            raise NetworkError(f"{reason}: this node had not begun")
+        self._wake()
+
     def _on_signal(self, number: int, frame: object) -> None:
-        if self._wake is None or self.reason is not None:
-            os.write(2, b"\nstopped at once\n")
+        if self.reason is not None:
+            os.write(2, SHOW_CURSOR + b"\nstopped at once\n" if os.isatty(2) else b"stopped at once\n")
             os._exit(128 + number)
         self.press(f"stopped by {signal.Signals(number).name}")

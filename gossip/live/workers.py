@@ -27,6 +27,7 @@ class LiveWorkers:
 
     def __init__(self, trainer: Trainer, work: Work, every_steps: int, deliver: Callable[[ev.Input], None]) -> None:
         self.failure: BaseException | None = None  # a bug in a worker: the loop raises it
+        self.has_diverged = False  # the loss was not finite: training stopped by itself
         self._trainer = trainer
         self._work = work
         self._every_steps = every_steps
@@ -101,7 +102,7 @@ class LiveWorkers:
         loss = self._trainer.step()
         self._clock.on_step(loss)
         if not math.isfinite(loss):
-            self._is_stepping = False
+            self._is_stepping, self.has_diverged = False, True
             self._deliver(ev.TrainingFailed(self._trainer.steps, loss))
         elif self._trainer.steps % self._every_steps == 0:
             self._report()

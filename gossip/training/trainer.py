@@ -45,8 +45,13 @@ class Trainer:
     x, gradient, momentum: float32[padded], the model's dim rounded up to whole blocks; the padding stays 0.
     """
 
-    def __init__(self, spec: TrainSpec, seed: int, model: Model, dataset: Dataset, shard: NDArray[np.int64]) -> None:
-        """shard: int64[m], indices of this node's training samples. Everybody starts from init(seed)."""
+    def __init__(
+        self, spec: TrainSpec, seed: int, model: Model, dataset: Dataset, shard: NDArray[np.int64], *, order_seed: int
+    ) -> None:
+        """shard: int64[m], indices of this node's training samples. Everybody starts from init(seed).
+
+        order_seed: 0 to 2**32 - 1, the node's own, so that two nodes on one shard see different batches.
+        """
         padded = -(-model.dim // BLOCK) * BLOCK
         self.model = model
         self.x = np.zeros(padded, np.float32)
@@ -54,7 +59,7 @@ class Trainer:
         self.gradient = np.zeros(padded, np.float32)
         self.momentum = np.zeros(padded, np.float32)
         self.mixer = Mixer(self.x)
-        self.sampler = Sampler(shard, spec.batch, seed)
+        self.sampler = Sampler(shard, spec.batch, order_seed)
         self.steps = 0
         self.samples = 0
         self.progress = 0.0

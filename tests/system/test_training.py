@@ -1,0 +1,98 @@
+"""A swarm of processes on this machine: it learns, and says how it went in words and in JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+from processes import GossipProcess
+
+EXPERIMENTS = Path(__file__).parents[2] / "deploy" / "experiments"
+Start = Callable[..., GossipProcess]
+WriteSpec = Callable[..., Path]
+
+RESULT_KEYS = {
+    "accuracy_mean", "accuracy_min", "accuracy_alone_max", "seconds", "samples", "nodes", "bytes_by_kind",
+    "lz4_gain_by_kind",
+}  # fmt: skip
+NODE_KEYS = {
+    "id", "steps", "accuracy", "bytes_sent", "bytes_received", "exchanges", "exchanges_failed", "longest_gap_s",
+    "joined_at", "left",
+}  # fmt: skip
+
+
+@pytest.fixture
+def mnist() -> str:
+    folder = os.environ.get("GOSSIP_DATA", "")
+    if not folder or not list(Path(folder).glob("**/train-images-idx3-ubyte*")):
+        pytest.skip("needs the MNIST files: set GOSSIP_DATA to the folder that holds them")
+    return folder
+
+
+def check_shape(result: dict[str, Any]) -> None:
+    """Everything promised is there, and adds up."""
+    assert RESULT_KEYS <= result.keys()
+    for node in result["nodes"]:
+        assert NODE_KEYS <= node.keys()
+    assert result["samples"] == sum(node["samples"] for node in result["nodes"])
+    assert {"exchange", "membership", "state"} <= result["bytes_by_kind"].keys()
+    total = sum(ways["sent"] for ways in result["bytes_by_kind"].values())
+    assert total == sum(node["bytes_sent"] for node in result["nodes"])
+    for gain in result["lz4_gain_by_kind"].values():
+        assert gain["stored"] <= gain["raw"]
+
+
+def test_four_nodes_that_know_three_digits_each_learn_all_ten(
+    start: Start, write_spec: WriteSpec, tmp_path: Path
+) -> None:
+    """The whole promise, small: train, evaluate what was kept, and read an image with it."""
+    spec = write_spec(data_partition="classes(3)", data_shards=4, train_samples=250_000, exchange_every_steps=4)
+    result = start("train", spec, "--nodes", 4, "--alone-steps", 300, "--json").result(60)
+    check_shape(result)
+    assert result["accuracy_alone_max"] <= 0.35
+    assert result["accuracy_min"] >= 0.9
+    assert [node["end"] for node in result["nodes"]] == ["finished"] * 4
+    assert all(node["exchanges"] > 0 for node in result["nodes"])
+
+    evaluated = start("eval", "test", "--json").result()
+    assert evaluated["accuracy"] == result["accuracy_of_mean_model"]
+    assert sum(map(sum, evaluated["confusion"])) == evaluated["samples"]
+
+    one = start("eval", tmp_path / "runs/test/nodes/n2", "--json").result()
+    assert one["accuracy"] == result["nodes"][2]["accuracy"]
+
+    digit = Image.new("L", (200, 300), "white")
+    ImageDraw.Draw(digit).text((60, 60), "4", fill="black", font=ImageFont.load_default(size=160))
+    digit.save(tmp_path / "digit.png")
+    seen = start("predict", "test", "digit.png", "--json").result()
+    assert seen["class"] == "4"
+    assert sum(seen["probabilities"].values()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_single_node_prints_its_result_as_json_and_its_model_evaluates_to_it(
+    start: Start, start_node: Start, write_spec: WriteSpec
+) -> None:
+    """A swarm of one is a swarm."""
+    node = start_node(write_spec(train_samples=30_000), "--json")
+    result = node.result(30)
+    assert result["why"] == "the run is over"
+    assert start("eval", node.run, "--json").result()["accuracy"] == result["accuracy"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("experiment", "accuracy_least"), [("mnist-mlp", 0.96), ("mnist-lenet", 0.987)])
+def test_mnist_as_promised(start: Start, mnist: str, experiment: str, accuracy_least: float) -> None:
+    """The README's two experiments, word for word."""
+    command = start("train", EXPERIMENTS / f"{experiment}.toml", "--nodes", 4, "--json", GOSSIP_DATA=mnist)
+    result = command.result(115)
+    check_shape(result)
+    accuracies = [node["accuracy"] for node in result["nodes"]]
+    print(experiment, json.dumps({k: result[k] for k in ("accuracy_mean", "accuracy_alone_max", "seconds")}))
+    assert min(accuracies) >= accuracy_least, accuracies
+    if experiment == "mnist-mlp":
+        assert result["accuracy_alone_max"] <= 0.35
