@@ -40,16 +40,17 @@ clean:
 	rm -rf .venv build dist *.egg-info gossip/_datasets .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(RUNTIME): $(SOURCES) | $(BIN)/python
-	@echo "installing into .venv (about 300 MB, once) ..."
+$(RUNTIME): $(SOURCES) | $(BIN)/pip
+	@echo "installing into .venv (about 350 MB, once) ..."
 	@$(PIP) --editable .
 	@touch $@
 
-$(DEV): $(SOURCES) | $(BIN)/python
-	@echo "installing with the tools for tests into .venv (about 400 MB, once) ..."
+$(DEV): $(SOURCES) | $(BIN)/pip
+	@echo "installing with the tools for tests into .venv (about 450 MB, once) ..."
 	@$(PIP) --editable '.[dev]'
 	@touch $@ $(RUNTIME)
 
-$(BIN)/python:
+# pip comes last, so a virtual environment cut short is made again.
+$(BIN)/pip:
 	$(if $(READY),,$(error $(NEEDED)))
 	@$(PYTHON) -m venv .venv
