@@ -1,4 +1,4 @@
-# make demo | test | check | recording | clean
+# make demo | install | test | check | recording | clean
 #
 # Everything goes into .venv in this folder; nothing else on the machine is touched. The second time
 # nothing is installed: a stamp says that the virtual environment is as new as the files it came from.
@@ -16,10 +16,12 @@ READY = $(shell command -v git >/dev/null && \
 NEEDED = this needs Python 3.11 or newer with venv, and git; on Debian or Ubuntu: \
 	sudo apt-get install git make python3 python3-venv
 
-.PHONY: demo test check recording clean
+.PHONY: demo install test check recording clean
 
 demo: $(RUNTIME)
 	@$(BIN)/gossip demo
+
+install: $(RUNTIME)
 
 test: $(DEV)
 	$(BIN)/ruff check .
