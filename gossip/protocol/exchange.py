@@ -23,7 +23,7 @@ LATE_MAX = 64
 SERVED_MAX = 512  # answered ids remembered, so that a duplicated offer does not move us twice
 ANSWERING_MAX = 8  # offers in work at once; beyond that we are BUSY
 DEADLINE_FIRST_S = 3.0
-DEADLINE_MIN_S = 0.5
+DEADLINE_MIN_S = 0.2  # a slot lost to a lost message: at 0.5 a swarm losing 20 % mixed a third as often
 DEADLINE_MAX_S = 15.0
 
 
@@ -232,9 +232,10 @@ class Exchanges:
         return min(DEADLINE_MAX_S, max(DEADLINE_MIN_S, 2 * self._round_trip_s + 4 * self._round_trip_deviation_s))
 
     def _measure(self, seconds: float) -> None:
-        """Smoothed round trip and deviation, as TCP does (RFC 6298)."""
+        """Smoothed round trip and deviation, as TCP does (RFC 6298), but one paused peer does not spoil it."""
         if self._round_trip_s == 0.0:
             self._round_trip_s, self._round_trip_deviation_s = seconds, seconds / 2
             return
+        seconds = min(seconds, 2 * self._patience_s())
         self._round_trip_deviation_s += (abs(seconds - self._round_trip_s) - self._round_trip_deviation_s) / 4
         self._round_trip_s += (seconds - self._round_trip_s) / 8

@@ -24,8 +24,10 @@ LINKS_MAX = 16
 ROTATE_EVERY_S = 30.0
 LOOK_EVERY_S = 0.5
 # Of two nodes that can reach each other the one with the lower key dials; the other waits this long
-# before it dials too. Without that rule every pair of a small swarm opens two connections.
+# before it dials too. Without that rule every pair of a small swarm opens two connections. A newcomer with
+# hardly a link waits for nobody: it needs a second donor.
 GRACE_S = 2.0
+LINKS_FEW = 2
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 30.0
 LOST_EVERY_S = 2.0  # at most one dial to somebody lost per this time, however many are
@@ -54,6 +56,10 @@ class Links:
 
     def next_deadline(self) -> float:
         return self._next_look_at
+
+    def look_soon(self, now: float) -> None:
+        """There is news of members: do not wait for the next look."""
+        self._next_look_at = min(self._next_look_at, now)
 
     def dial_seed(self, peer: bytes, address: str) -> list[Effect]:
         """A ticket's seed: not a member yet, worth a link."""
@@ -145,8 +151,8 @@ class Links:
         return found
 
     def _first_retry(self, peer: bytes, now: float) -> _Retry:
-        they_dial = bool(self._membership.address) and peer < self._membership.key
-        return _Retry(now + (GRACE_S if they_dial else 0.0), RETRY_FIRST_S)
+        we_wait = bool(self._membership.address) and peer < self._membership.key and len(self.up) >= LINKS_FEW
+        return _Retry(now + (GRACE_S if we_wait else 0.0), RETRY_FIRST_S)
 
     def _back_off(self, peer: bytes, now: float) -> None:
         """Exponential, with jitter so that a healed network is not stormed by everybody at once."""

@@ -144,7 +144,8 @@ class Membership:
                 effects += self._change(member, State.DEAD, now, "no answer, and nobody refuted the suspicion")
         if now >= self._next_probe_at:
             effects += self._suspect_the_silent(now)
-            self._next_probe_at = now + PROBE_INTERVAL_S
+            # Not in step with the others: four nodes that probe at the same instant see no more than one does.
+            self._next_probe_at = now + PROBE_INTERVAL_S * self._rng.uniform(0.8, 1.2)
             effects += self._probe_next(now, linked)
         return effects
 
@@ -306,8 +307,11 @@ class Membership:
     # -- Probing -------------------------------------------------------------------------------------
 
     def _probe_next(self, now: float, linked: Iterable[bytes]) -> list[Effect]:
-        """Round robin over a shuffled list, so that every link is looked at within one round."""
-        able = [peer for peer in linked if self.is_alive(peer)]
+        """Round robin over a shuffled list, so that every link is looked at within one round.
+
+        The dead and the unknown too, if a link leads there: their answer is what brings them back.
+        """
+        able = [p for p in linked if p not in self.members or self.members[p].state != State.LEFT]
         busy = {probe.target for probe in self._probes.values()}
         while self._probe_order and (self._probe_order[-1] not in able or self._probe_order[-1] in busy):
             self._probe_order.pop()

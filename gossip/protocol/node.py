@@ -143,6 +143,7 @@ class Node:
             case msg.Parting():
                 return self.links.on_parting(peer)
             case msg.Members(updates):
+                self.links.look_soon(now)
                 return self._on_updates(peer, updates, now) + self.joiner.on_members(now, linked)
             case msg.FragmentRequest(index):
                 return self.donor.on_request(peer, index, self._is_trained)
