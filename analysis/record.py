@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
@@ -157,7 +158,8 @@ def last_words(result: dict[str, Any]) -> tuple[str, ...]:
     said = _Said()
     print_summary(result, said)  # type: ignore[arg-type]
     kept = [line for line in said.lines if line.startswith(("alone ", "together "))]
-    cost = [f"{'in':{ENDING_INDENT}}{line.partition(' (')[0]}" for line in said.lines if " s of training" in line]
+    costs = filter(None, (re.match(r".+ s of training, .+ MB sent in all", line) for line in said.lines))
+    cost = [f"{'in':{ENDING_INDENT}}{match[0]}" for match in costs]
     return (*kept, *cost)
 
 
