@@ -6,6 +6,4 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--swarm-seed", type=int, default=None, help="replay the drawn swarm scenarios with this one seed"
-    )
+    parser.addoption("--swarm-seed", type=int, default=None, help="replay the drawn swarm scenarios with this one seed")

@@ -191,8 +191,12 @@ def _answers(effect: ev.Effect) -> list[ev.Input]:
     match effect:
         case ev.Respond(peer, header):
             return [ev.AnswerReady(peer, header.number, b"a", 1, 0)]
-        case ev.Apply(peer, header) | ev.LoadFragment(peer, header):
+        case ev.Apply(peer, header) | ev.LoadFragment(peer, header) if header.step % 2:
             return [ev.PayloadUnreadable(peer, header, "DECODE_FAILED", "fuzz")]
+        case ev.Apply(peer, header):
+            return [ev.Mixed(header.number, 1, 0)]
+        case ev.LoadFragment(peer, header):
+            return [ev.FragmentLoaded(header.number)]
         case ev.PickBlocks(exchange_id):
             return [ev.OfferReady(exchange_id, b"o")]
         case ev.ReadFragment(peer, index):
@@ -205,6 +209,10 @@ def _answers(effect: ev.Effect) -> list[ev.Input]:
 def test_no_peer_can_stop_a_node(is_joiner: bool, story: list[Any]) -> None:
     """Whatever admitted peers send, in whatever order: named events result, and every invariant holds."""
     bench = Bench(seeds=((PEER, "p:1"),) if is_joiner else ())
+    bench.engine.node.exchanges._next_id = 1  # within the reach of what is drawn
+    bench.engine.on_transport(LinkUp(PEER, False, "p:1"))
+    trained = msg.Status(1, msg.Phase.TRAINING)
+    bench.receive(msg.News((msg.Update(PEER, "p:1", 0, msg.State.ALIVE, trained),)))
     for number, happening in enumerate(story):
         if isinstance(happening, float):
             bench.tick(happening)

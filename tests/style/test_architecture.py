@@ -41,7 +41,7 @@ MAY_DEPEND_ON = {
     "errors": (),
 }
 PERSON_FACING = {"click", "rich"}
-MAY_FACE_PERSONS = {"cli", "__main__", "launcher", "console", "demo", "summary", "inspect", "pictures", "data"}
+MAY_FACE_PERSONS = {"cli", "__main__", "console", "demo", "inspect", "launcher", "data"}  # data: a download's progress
 IMPURE = {"time", "threading", "socket", "os", "logging", "numpy", "asyncio", "datetime", "secrets", "uuid"}
 
 
