@@ -46,7 +46,7 @@ def start_node(start: Start, tmp_path: Path) -> Start:
     def start_node(*words: Any, name: str = "", **more: Any) -> GossipProcess:
         name = name or f"node{next(count)}"
         own = ("--listen", "tcp://127.0.0.1:0", "--run-dir", tmp_path / name, "--name", name)
-        return start("node", *words, *own, name=name, **more)
+        return start("node", *own, *words, name=name, **more)  # of an option given twice the last counts
 
     return start_node
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image, ImageDraw, ImageFont
+
 from gossip.observe import Event, read_events
 
 GOSSIP = [sys.executable, "-m", "gossip"]
@@ -35,9 +37,21 @@ def spec_text(**changes: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
+def draw_digit(digit: str) -> Image.Image:
+    """Ink on paper, as somebody would photograph it."""
+    image = Image.new("L", (240, 240), "white")
+    ImageDraw.Draw(image).text((120, 120), digit, fill="black", font=ImageFont.load_default(size=210), anchor="mm")
+    return image
+
+
+def patient(seconds: float) -> float:
+    """What `seconds` on a machine of our own come to on this one: twice the processes per core, twice the time."""
+    return seconds * max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def wait_until(is_true: Callable[[], Any], within_s: float, what: str) -> Any:
     """What `is_true` returns, as soon as it is true. Fails by `what` after `within_s`."""
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + patient(within_s)
     while not (found := is_true()):
         assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
         time.sleep(LOOK_EVERY_S)
@@ -117,7 +131,7 @@ class GossipProcess:
     def wait(self, within_s: float = 20.0) -> int:
         """Its exit status."""
         try:
-            return self.process.wait(within_s)
+            return self.process.wait(patient(within_s))
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.name} still runs after {within_s:g} s\n{self.story()}") from None
 

@@ -1,0 +1,91 @@
+"""Two machines in one: network namespaces joined by a virtual cable."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# Ethernet 14, IPv4 20, TCP with timestamps 32; what is then left of a pure ACK is nothing.
+PACKET_HEADER_BYTES = 66
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One namespace, its end of the cable named like it."""
+
+    name: str
+    ip: str
+    mac: str
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """Put before a command, this runs it there. /sys is the namespace's own."""
+        return ("ip", "netns", "exec", self.name)
+
+    def tcp_bytes(self) -> dict[str, int]:
+        """Bytes inside TCP so far, by the interface's own counters."""
+        names = ("tx_bytes", "tx_packets", "rx_bytes", "rx_packets")
+        files = [f"/sys/class/net/{self.name}/statistics/{name}" for name in names]
+        text = subprocess.run([*self.prefix, "cat", *files], check=True, capture_output=True, text=True).stdout
+        count = dict(zip(names, map(int, text.split()), strict=True))
+        return {
+            "sent": count["tx_bytes"] - PACKET_HEADER_BYTES * count["tx_packets"],
+            "received": count["rx_bytes"] - PACKET_HEADER_BYTES * count["rx_packets"],
+        }
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+
+@contextlib.contextmanager
+def two_machines() -> Iterator[tuple[Machine, Machine]]:
+    """Nothing else speaks on this cable: no neighbour discovery, no ARP. Skips where that cannot be had."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root for network namespaces")
+    tag = f"gsy{os.getpid() % 100_000}"
+    first = Machine(f"{tag}a", "10.231.8.1", "02:00:00:00:01:01")
+    second = Machine(f"{tag}b", "10.231.8.2", "02:00:00:00:01:02")
+    try:
+        for machine in (first, second):
+            ip("netns", "add", machine.name)
+        ip("link", "add", first.name, "type", "veth", "peer", "name", second.name)
+        for machine, other in ((first, second), (second, first)):
+            name = machine.name
+            ip("link", "set", name, "netns", name)
+            quiet = f"net.ipv6.conf.{name}.disable_ipv6=1"
+            subprocess.run([*machine.prefix, "sysctl", "-qw", quiet], check=True, capture_output=True, text=True)
+            ip("-n", name, "link", "set", "lo", "up")
+            ip("-n", name, "addr", "add", f"{machine.ip}/24", "dev", name)
+            ip("-n", name, "link", "set", name, "address", machine.mac, "up")
+            ip("-n", name, "route", "add", "default", "dev", name)  # how a machine finds its own outside address
+            ip("-n", name, "neigh", "add", other.ip, "lladdr", other.mac, "dev", name)
+        yield first, second
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs network namespaces and veth: {getattr(error, 'stderr', error)}")
+    finally:
+        for machine in (first, second):
+            subprocess.run(["ip", "netns", "del", machine.name], check=False, capture_output=True)
+
+
+def readme_blocks(section: str) -> list[tuple[str, str]]:
+    """(info string, text) of the fenced blocks in a section of README.md; skips where there is none."""
+    readme = Path(__file__).parents[2] / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    _, found, rest = text.partition(f"\n## {section}\n")
+    if not found:
+        pytest.skip(f"README.md has no section {section!r}")
+    lines, blocks = rest.partition("\n## ")[0].splitlines(), []
+    while lines:
+        line = lines.pop(0)
+        if line.startswith("```"):
+            end = lines.index("```")
+            blocks.append((line[3:].strip(), "\n".join(lines[:end])))
+            del lines[: end + 1]
+    return blocks

@@ -1,0 +1,170 @@
+"""Ctrl-C, SIGTERM, and a launcher that is gone: whatever a process is doing, it ends, and keeps what it has."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from processes import GossipProcess, is_running, patient, wait_until
+
+from gossip.live.security import KeyPair
+from gossip.live.tickets import mint
+from gossip.observe import read_events
+
+Start = Callable[..., GossipProcess]
+WriteSpec = Callable[..., Path]
+STOPS = [signal.SIGINT, signal.SIGTERM]
+GONE_WITHIN_S = 2.0
+
+
+def check_saved(run: Path) -> None:
+    assert (run / "model.safetensors").stat().st_size > 0
+    assert json.loads((run / "run.json").read_text())["result"]["steps"] > 0
+
+
+def status_after(process: GossipProcess, number: int) -> int:
+    """Its exit status after a signal, which must take effect within GONE_WITHIN_S."""
+    process.interrupt(number)
+    return process.wait(GONE_WITHIN_S)
+
+
+def nodes_of(launcher: GossipProcess, count: int) -> list[int]:
+    """The process ids of the launcher's nodes, once `count` of them train."""
+
+    def training() -> list[int] | None:
+        logs = sorted((launcher.cwd / "runs").glob("*/nodes/*/events.jsonl"))
+        stories = [{event["event"]: event for event in read_events(log)} for log in logs]
+        pids = [story["started"]["pid"] for story in stories if "training" in story]
+        assert launcher.process.poll() is None, launcher.story()
+        return pids if len(pids) == count else None
+
+    return wait_until(training, 30.0, f"{count} nodes train\n{launcher.story()}")
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_training_node_says_goodbye_and_saves(start_node: Start, write_spec: WriteSpec, number: int) -> None:
+    """In order: exit status 0, the model written, and the others hear of it at once."""
+    first = start_node(write_spec(), name="first")
+    second = start_node("--join", first.ticket(), "--json", name="second")
+    second.wait_for("exchange_mixed")
+    assert status_after(second, number) == 0
+    assert json.loads(second.out.read_text().splitlines()[-1])["why"] == f"stopped by {signal.Signals(number).name}"
+    check_saved(second.run)
+    first.wait_for("member_left", 2.0)
+    assert not first.all("member_dead")
+    assert status_after(first, number) == 0
+    check_saved(first.run)
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_node_that_has_nothing_to_lose_ends_where_it_stands(
+    start: Start, start_node: Start, write_spec: WriteSpec, tmp_path: Path, number: int
+) -> None:
+    """While kernels compile, while Numba is imported: no traceback, no wait."""
+    compiling = start_node(write_spec(), name="compiling", NUMBA_CACHE_DIR=str(tmp_path / "cold"))
+    compiling.wait_for("started")
+    importing = start_node(write_spec(), name="importing")
+    maps = Path(f"/proc/{importing.process.pid}/maps")
+    wait_until(lambda: "llvmlite" in maps.read_text(), 10.0, "the compiler is being imported")
+    for process in (compiling, importing):
+        assert status_after(process, number) == -number
+        assert "Traceback" not in process.err.read_text()
+        assert not (process.run / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_joining_node_ends_at_once(start_node: Start, number: int) -> None:
+    """Whoever it knocks at does not answer; nobody has to wait for that to be given up."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        deaf.settimeout(patient(10.0))
+        seed = (f"127.0.0.1:{deaf.getsockname()[1]}", KeyPair.new().public)
+        joiner = start_node("--join", mint(b"k" * 32, [seed], 600.0, now=time.time()).text())
+        deaf.accept()
+        assert status_after(joiner, number) == -number
+    assert "Traceback" not in joiner.err.read_text()
+
+
+def test_a_node_stopped_twice_ends_at_once(start_node: Start, write_spec: WriteSpec) -> None:
+    """The first signal lets it finish its step and save; whoever is in a hurry asks again."""
+    node = start_node(write_spec(model_preset="lenet", train_batch=8192), name="slow")  # a step takes seconds
+    node.wait_for("training")
+    node.interrupt()
+    node.interrupt()
+    assert node.wait(GONE_WITHIN_S) in (0, 130)
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_settling_node_leaves_in_order(start_node: Start, write_spec: WriteSpec, number: int) -> None:
+    """It waits for a member that trains no more, because it is stopped: it does not have to."""
+    first = start_node(write_spec(train_samples=60_000, exchange_every_steps=4), name="first")
+    second = start_node("--join", first.ticket(), name="second")
+    second.wait_for("training")
+    os.kill(first.process.pid, signal.SIGSTOP)
+    second.wait_for("settling", 30.0)
+    assert status_after(second, number) == 0
+    check_saved(second.run)
+
+
+def test_ctrl_c_ends_a_swarm_in_order(start: Start, write_spec: WriteSpec, tmp_path: Path) -> None:
+    """Everybody saves; what they have is added up; nothing is left running."""
+    launcher = start("train", write_spec(), "--nodes", 2, "--json")
+    pids = nodes_of(launcher, 2)
+    began = time.monotonic()
+    launcher.interrupt()
+    result = launcher.result(GONE_WITHIN_S + 3.0)  # the time to write, and the mean model's accuracy
+    assert time.monotonic() - began < patient(GONE_WITHIN_S + 3.0)
+    assert [node["end"] for node in result["nodes"]] == ["left", "left"]
+    assert not any(map(is_running, pids))
+    run = tmp_path / "runs" / "test"
+    assert {"model.safetensors", "run.json", "accuracy.svg"} <= {path.name for path in run.iterdir()}
+    for name in ("n0", "n1"):
+        check_saved(run / "nodes" / name)
+
+
+def test_ctrl_c_twice_ends_a_swarm_at_once(start: Start, write_spec: WriteSpec) -> None:
+    launcher = start("train", write_spec(model_preset="lenet", train_batch=4096), "--nodes", 2)
+    pids = nodes_of(launcher, 2)
+    launcher.interrupt()
+    launcher.wait_for_text("stopping")
+    launcher.interrupt()
+    assert launcher.wait(GONE_WITHIN_S) in (0, 130)
+    assert not any(map(is_running, pids))
+    assert "Traceback" not in launcher.err.read_text()
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_launcher_that_still_prepares_ends_where_it_stands(
+    start: Start, write_spec: WriteSpec, tmp_path: Path, number: int
+) -> None:
+    launcher = start("train", write_spec(), "--nodes", 2, NUMBA_CACHE_DIR=str(tmp_path / "cold"))
+    launcher.wait_for_text("data ready")
+    assert status_after(launcher, number) == -number
+    assert "Traceback" not in launcher.err.read_text()
+
+
+def test_a_launcher_that_measures_shards_alone_ends_where_it_stands(
+    start: Start, write_spec: WriteSpec, tmp_path: Path
+) -> None:
+    """The models are saved by then, and no worker outlives it."""
+    launcher = start("train", write_spec(train_samples=40_000), "--nodes", 2, "--alone-steps", 10**6)
+    run = tmp_path / "runs" / "test"
+    wait_until(lambda: (run / "model.safetensors").exists(), 30.0, "the nodes have ended")
+    if launcher.process.poll() is None:
+        assert status_after(launcher, signal.SIGINT) in (-signal.SIGINT, 0)
+    assert "Traceback" not in launcher.err.read_text()
+
+
+def test_nodes_do_not_outlive_a_launcher_that_was_killed(start: Start, write_spec: WriteSpec, tmp_path: Path) -> None:
+    """SIGKILL leaves it no time to tell them; the end of their standard input does. They save before they go."""
+    launcher = start("train", write_spec(), "--nodes", 3)
+    pids = nodes_of(launcher, 3)
+    launcher.process.kill()
+    wait_until(lambda: not any(map(is_running, pids)), GONE_WITHIN_S + 2.0, "the nodes are gone")
+    for name in ("n0", "n1", "n2"):
+        check_saved(tmp_path / "runs" / "test" / "nodes" / name)
