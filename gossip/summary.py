@@ -80,15 +80,15 @@ def print_summary(result: dict[str, Any], console: SwarmConsole) -> None:
     if result["accuracy_alone_max"] is not None:
         console.say(
             f"alone    a node reaches at most {result['accuracy_alone_max']:.1%} "
-            f"({result['alone_steps']:,} steps on its own shard, measured just now)"
+            f"({result['alone_steps']:,} steps on its own shard)"
         )
     console.say(
         f"together every survivor reaches at least {result['accuracy_min']:.1%} (mean {result['accuracy_mean']:.1%}, "
-        f"their mean model {result['accuracy_of_mean_model']:.1%})"
+        f"mean model {result['accuracy_of_mean_model']:.1%})"
     )
     total = sum(kind["sent"] for kind in result["bytes_by_kind"].values())
     kinds = ", ".join(f"{kind} {count['sent'] / 1e6:.2f}" for kind, count in result["bytes_by_kind"].items())
-    console.say(f"{result['seconds']:.1f} s of training, {total / 1e6:.2f} MB sent in all ({kinds})")
+    console.say(f"{result['seconds']:.1f} s of training, {total / 1e6:.2f} MB sent in all:\n  {kinds}")
     console.say(f"picture  {result['picture']}")
 
 

@@ -156,4 +156,5 @@ class Trainer:
 
     def is_finite(self) -> bool:
         """Does x hold only numbers? One dot product instead of a look at every element."""
-        return math.isfinite(float(np.dot(self.x, self.x)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return math.isfinite(float(np.dot(self.x, self.x)))
