@@ -1,0 +1,96 @@
+"""A whole swarm that really trains, in virtual time: the shipped node, trainer and codecs on a modelled network."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+
+from gossip.data.partition import parse_partition
+from gossip.data.recipes import find_recipe
+from gossip.data.store import Dataset, load_dataset
+from gossip.models.layers import preset_layers, resolve_layers
+from gossip.models.model import build_model
+from gossip.protocol import events as ev
+from gossip.sim.idle import Pace
+from gossip.sim.network import NetworkModel
+from gossip.sim.swarm import Swarm, SwarmSettings
+from gossip.sim.workers import InlineWorkers
+from gossip.spec import TrainSpec
+from gossip.training.trainer import Trainer
+
+SAMPLES, BATCH, EVERY_STEPS, BLOCKS = 150_000, 32, 8, 0.5
+
+
+class TrainingSwarm:
+    """Nodes with a trainer each; node number k holds shard k of `partition`."""
+
+    def __init__(self, seed: int, partition: str, network: NetworkModel, shards: int = 4) -> None:
+        self.dataset: Dataset = load_dataset(find_recipe("glyphs"))
+        recipe = find_recipe("glyphs")
+        self.recipe, self.partition, self.shards, self.seed = recipe, parse_partition(partition), shards, seed
+        self.layers = resolve_layers(preset_layers("mlp"), recipe.shape, len(recipe.classes))
+        self.trainers: dict[str, Trainer] = {}
+        fragments = self._trainer("probe", 0).fragments
+        self.swarm = Swarm(
+            seed,
+            SwarmSettings(
+                samples_total=SAMPLES, batch=BATCH, every_steps=EVERY_STEPS, blocks=BLOCKS, fragments=fragments
+            ),
+            network,
+        )
+
+    def add(self, name: str, shard: int, seeds: tuple[str, ...] = (), pace: Pace | None = None) -> None:
+        def workers(name: str, pace: Pace, deliver: Callable[[ev.Input], None]) -> InlineWorkers:
+            self.trainers[name] = self._trainer(name, shard)
+            return InlineWorkers(self.swarm.world, self.trainers[name], EVERY_STEPS, pace, deliver)
+
+        self.swarm.add(name, seeds, pace, workers)
+
+    def accuracy(self, name: str) -> float:
+        trainer, data = self.trainers[name], self.dataset
+        return trainer.model.evaluate(trainer.x, data.test_images, data.test_labels).accuracy
+
+    def relative_distance(self, a: str, b: str) -> float:
+        """How far two nodes' models are apart, relative to their size."""
+        x, y = self.trainers[a].x, self.trainers[b].x
+        return float(np.linalg.norm(x - y) / np.linalg.norm(x))
+
+    def _trainer(self, name: str, shard: int) -> Trainer:
+        indices = self.partition.shard(
+            self.dataset.train_labels, len(self.recipe.classes), self.shards, shard % self.shards, self.seed
+        )
+        model = build_model(self.layers, self.recipe.mean, self.recipe.std)
+        order_seed = random.Random(f"{self.seed} {name}").getrandbits(32)
+        spec = TrainSpec(samples=SAMPLES, batch=BATCH, learning_rate=0.05)
+        return Trainer(spec, self.seed, model, self.dataset, indices, order_seed=order_seed)
+
+
+def test_four_nodes_with_three_classes_each_learn_all_ten() -> None:
+    """What the project is for: alone each could read three digits in ten, and no server ever sees a model."""
+    play = TrainingSwarm(seed=3, partition="classes(3)", network=NetworkModel(delay_s=0.005, jitter_s=0.003))
+    play.add("a", 0)
+    for shard, name in enumerate("bcd", start=1):
+        play.add(name, shard, ("a",), Pace(step_s=0.01 * (1 + shard / 3)))  # up to twice as slow
+    assert play.swarm.run(600, lambda: not play.swarm.alive())
+    accuracies = {name: play.accuracy(name) for name in "abcd"}
+    assert min(accuracies.values()) > 0.93, accuracies
+    # They part with one model, not four: the last rounds mix without stepping.
+    assert max(play.relative_distance("a", name) for name in "bcd") < 0.02
+    assert max(accuracies.values()) - min(accuracies.values()) < 0.01, accuracies
+
+
+def test_a_joiner_at_half_time_ends_level_though_every_fifth_payload_is_lost() -> None:
+    """Lost offers and answers cost exchanges, not the run; whoever comes late takes the state, not the time."""
+    play = TrainingSwarm(seed=4, partition="iid", network=NetworkModel(delay_s=0.02, jitter_s=0.01, loss=0.2))
+    for shard, name in enumerate("abc"):
+        play.add(name, shard, ("a",) if shard else ())
+    half_time = lambda: play.swarm.nodes["a"].node.progress.fraction >= 0.5  # noqa: E731
+    assert play.swarm.run(600, half_time)
+    play.add("late", 3, ("b",))
+    assert play.swarm.run(600, lambda: not play.swarm.alive())
+    accuracies = {name: play.accuracy(name) for name in play.trainers}
+    assert min(accuracies.values()) > 0.95, accuracies
+    assert max(accuracies.values()) - min(accuracies.values()) < 0.01, accuracies
+    assert sum(node.node.exchanges.failed for node in play.swarm.nodes.values()) > 0
