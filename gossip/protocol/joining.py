@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from gossip.protocol.events import Effect, Emit, LoadFragment, ReadFragment, Send, SendPayload
 from gossip.protocol.membership import Membership, is_trained
 from gossip.protocol.messages import FragmentRequest, Header, MembersRequest, PayloadKind, Refusal
+from gossip.protocol.progress import Progress
 
 DONORS = 2
 WINDOW = 3  # fragments asked of one donor at once: covers a round trip, bounds what it queues
@@ -48,6 +49,13 @@ class Joiner:
     @property
     def is_done(self) -> bool:
         return self._left == 0
+
+    def is_too_late(self, progress: Progress, now: float) -> bool:
+        """The run is over, and whoever held its state has left."""
+        if self.is_done:
+            return False
+        progress.update(0, now)
+        return progress.is_over and not any(map(is_trained, self._membership.members.values()))
 
     def next_deadline(self) -> float:
         if self.is_done:

@@ -17,7 +17,7 @@ from gossip.protocol import messages as msg
 from gossip.protocol.exchange import Exchanges
 from gossip.protocol.joining import Donor, Joiner
 from gossip.protocol.links import Links
-from gossip.protocol.membership import Membership, is_trained
+from gossip.protocol.membership import Membership
 from gossip.protocol.messages import Phase, State
 from gossip.protocol.partners import Partners
 from gossip.protocol.progress import Progress
@@ -25,6 +25,7 @@ from gossip.protocol.reporting import Reports
 from gossip.protocol.settling import Settling
 from gossip.protocol.wire_events import LinkDown, LinkRefused, LinkUp
 
+ADVICE = "a smaller learning rate may help"
 RAMP_EXCHANGES = 2  # a joiner's learning rate ramps up over this many exchange periods
 
 
@@ -61,7 +62,7 @@ class Node:
         self._handlers: dict[type, Callable[[Any, float], list[ev.Effect]]] = {
             LinkUp: self._on_link_up,
             LinkDown: self._on_link_down,
-            LinkRefused: self._on_link_refused,
+            LinkRefused: lambda e, now: self.links.on_link_refused(e.peer, e.address, e.code, e.reason, now),
             ev.MessageReceived: self._on_message_received,
             ev.PayloadReceived: self._on_payload,
             ev.PayloadUnreadable: self._on_unreadable,
@@ -74,8 +75,8 @@ class Node:
             ev.Mixed: lambda e, now: self.exchanges.on_mixed(e.exchange_id, e.blocks, e.failed, now),
             ev.FragmentReady: lambda e, now: self.donor.on_ready(e.peer, e.index, e.body, self._done.steps),
             ev.FragmentLoaded: self._on_fragment_loaded,
-            ev.Evaluated: self._on_evaluated,
-            ev.TrainingFailed: self._on_training_failed,
+            ev.Evaluated: lambda e, now: self.reports.on_evaluated(e, self._done),
+            ev.TrainingFailed: lambda e, now: self._finish(f"the loss became {e.loss} at step {e.step}: {ADVICE}"),
             ev.Traffic: lambda e, now: self.reports.on_traffic(e, self.phase, self._done, now),
             ev.StopRequested: lambda e, now: self._finish(e.reason),
         }
@@ -116,9 +117,6 @@ class Node:
         effects += self.links.on_link_down(event.peer, now, event.reason)
         effects += self.exchanges.on_link_down(event.peer)
         return effects + self.joiner.on_link_down(event.peer, now, self.links.up)
-
-    def _on_link_refused(self, event: LinkRefused, now: float) -> list[ev.Effect]:
-        return self.links.on_link_refused(event.peer, event.address, event.code, event.reason, now)
 
     def _on_message_received(self, event: ev.MessageReceived, now: float) -> list[ev.Effect]:
         before = self.membership.incarnation
@@ -182,6 +180,11 @@ class Node:
     def _is_trained(self) -> bool:
         return self.phase in (Phase.TRAINING, Phase.SETTLING)
 
+    def _enter(self, phase: Phase) -> None:
+        """A new phase; what we say of ourselves with it is exact, for the swarm's clock."""
+        self.phase = phase
+        self.membership.set_status(phase=phase, step=self._done.steps, samples=self._done.samples, samples_per_s=0.0)
+
     def _on_fragment_loaded(self, event: ev.FragmentLoaded, now: float) -> list[ev.Effect]:
         effects = self.joiner.on_loaded(event.index, now, self.links.up)
         if not self.joiner.is_done:
@@ -191,8 +194,7 @@ class Node:
         return effects + self._start_training(now, ramp_steps=RAMP_EXCHANGES * self.settings.every_steps)
 
     def _start_training(self, now: float, ramp_steps: int) -> list[ev.Effect]:
-        self.phase = Phase.TRAINING
-        self.membership.set_status(phase=self.phase)
+        self._enter(Phase.TRAINING)
         progress = self.progress.update(self._done.samples, now)
         effects: list[ev.Effect] = [ev.SetProgress(progress), ev.StartTraining(ramp_steps)]
         effects.append(ev.Emit("training", {"progress": round(progress, 4)}))
@@ -213,23 +215,9 @@ class Node:
         peer = self.partners.choose(self.links.up, self.exchanges.open_with())
         return [] if peer is None else self.exchanges.begin(peer, blocks, every_s, now)
 
-    def _on_evaluated(self, event: ev.Evaluated, now: float) -> list[ev.Effect]:
-        self.membership.set_status(accuracy=event.accuracy)
-        fields = {
-            "accuracy": event.accuracy, "held_out_loss": event.loss, "looked_at": event.samples,
-            "step": self._done.steps, "samples": self._done.samples, "swarm_samples": self.progress.samples,
-        }  # fmt: skip
-        return [ev.Emit("evaluated", fields)]
-
-    def _on_training_failed(self, event: ev.TrainingFailed, now: float) -> list[ev.Effect]:
-        return self._finish(f"the loss became {event.loss} at step {event.step}: a smaller learning rate may help")
-
     def _settle(self, now: float) -> list[ev.Effect]:
-        self.phase = Phase.SETTLING
+        self._enter(Phase.SETTLING)
         self.settling.begin(now)
-        self.membership.set_status(
-            phase=self.phase, step=self._done.steps, samples=self._done.samples, samples_per_s=0.0
-        )
         note = ev.Emit("settling", {"step": self._done.steps, "samples": self._done.samples})
         return [ev.StopTraining(), note, *self.membership.tell_now(self.links.up)]
 
@@ -244,20 +232,12 @@ class Node:
             if self.settling.is_over(self.exchanges.completed, now):
                 return effects + self._finish("the run is over")
             effects += self._exchange(1.0, 0.0, now)
-        if self.phase == Phase.JOINING and self._came_too_late(now):
+        if self.joiner.is_too_late(self.progress, now):
             return effects + self._finish("the run ended before this node had its state")
         return effects + self.reports.on_tick(now)
 
-    def _came_too_late(self, now: float) -> bool:
-        """The run is over, and whoever held its state has left."""
-        self.progress.update(0, now)
-        return self.progress.is_over and not any(map(is_trained, self.membership.members.values()))
-
     def _finish(self, reason: str) -> list[ev.Effect]:
         effects: list[ev.Effect] = [ev.StopTraining()] if self.phase == Phase.TRAINING else []
-        self.phase = Phase.DONE
-        self.membership.set_status(
-            phase=self.phase, step=self._done.steps, samples=self._done.samples, samples_per_s=0.0
-        )
+        self._enter(Phase.DONE)
         effects += self.membership.leave(self.links.up)
         return [*effects, ev.Emit("leaving", {"why": reason, "step": self._done.steps}), ev.Finish(reason)]

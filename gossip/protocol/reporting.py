@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gossip.protocol.events import Effect, Emit, MeasureTraffic, StepsDone, Traffic
+from gossip.protocol.events import Effect, Emit, Evaluated, MeasureTraffic, StepsDone, Traffic
 from gossip.protocol.exchange import Exchanges
 from gossip.protocol.links import Links
 from gossip.protocol.membership import Membership
@@ -53,6 +53,14 @@ class Reports:
             "longest_gap_s": round(done.longest_gap_s, 4), "round_trip_s": round(self._exchanges.round_trip_s, 4),
         }  # fmt: skip
         return [Emit("status", fields)]
+
+    def on_evaluated(self, event: Evaluated, done: StepsDone) -> list[Effect]:
+        self._membership.set_status(accuracy=event.accuracy)
+        fields = {
+            "accuracy": event.accuracy, "held_out_loss": event.loss, "looked_at": event.samples,
+            "step": done.steps, "samples": done.samples, "swarm_samples": self._progress.samples,
+        }  # fmt: skip
+        return [Emit("evaluated", fields)]
 
     def _rate(self, samples: int, now: float) -> float:
         """Samples per second since the last report; the last rate where no time has passed."""

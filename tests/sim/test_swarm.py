@@ -221,6 +221,8 @@ def test_lost_payloads_cost_exchanges_and_nothing_else() -> None:
 
     for number in range(4):
         swarm.add(f"n{number}", ("n0",) if number else (), make_workers=make)
+    assert swarm.run(60, lambda: all_train(swarm)), story(swarm)
+    before = {name: node.node.exchanges.completed for name, node in swarm.nodes.items()}
     swarm.run(40)
     for node in swarm.alive():
         exchanges = node.node.exchanges
@@ -229,8 +231,8 @@ def test_lost_payloads_cost_exchanges_and_nothing_else() -> None:
         assert 0.55 < exchanges.completed / workers[node.name].picked < 0.72  # 0.8 x 0.8 come back
         # A lost message holds its slot for a few round trips, not for the longest deadline: of 500 periods
         # 140 end in an exchange.
-        assert exchanges.completed > 120
-        assert node.said("status")[-1]["step"] > 2_500  # one that joins loses fragments too
+        assert exchanges.completed - before[node.name] > 120
+        assert node.said("status")[-1]["step"] > 3_800
 
 
 def test_the_swarms_clock_is_the_same_everywhere() -> None:
