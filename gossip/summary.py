@@ -125,10 +125,12 @@ def _node_result(child: Child, began_at: float) -> dict[str, Any]:
 
 
 def _bytes_by_kind(children: list[Child]) -> dict[str, dict[str, int]]:
-    """Bytes on the wire by kind, over all nodes that lived to report them."""
+    """Bytes on the wire by kind. A killed node never said of which kind its own were: those are "unsorted"."""
     totals: dict[str, Counter[str]] = {}
     for child in children:
-        for kind, ways in (child.result or {}).get("bytes_by_kind", {}).items():
+        unsorted = {"sent": child.status.get("bytes_sent", 0), "received": child.status.get("bytes_received", 0)}
+        by_kind = child.result["bytes_by_kind"] if child.result else {"unsorted": unsorted}
+        for kind, ways in by_kind.items():
             totals.setdefault(kind, Counter()).update(ways)
     return {kind: dict(count) for kind, count in sorted(totals.items())}
 
@@ -193,15 +195,10 @@ def _picture(launcher: Launcher, result: dict[str, Any], began_at: float) -> str
 
 def _curve(child: Child) -> Curve:
     """A node's accuracy over the swarm's samples and its own bytes, from its events."""
-    sent = 0
-    points: list[tuple[int, int, float]] = []
-    for event in child.events:
-        if event["event"] == "status":
-            sent = event["bytes_sent"]
-        elif event["event"] == "evaluated":
-            points.append((event["swarm_samples"], sent, event["accuracy"]))
-        elif event["event"] == "finished":
-            swarm_samples = max((point[0] for point in points), default=0)
-            points.append((max(swarm_samples, event.get("swarm_samples", 0)), event["bytes_sent"], event["accuracy"]))
+    points = [
+        (event["swarm_samples"], event["bytes_sent"], event["accuracy"])
+        for event in child.events
+        if event["event"] in ("evaluated", "finished")
+    ]
     joined_late = any(event["event"] == "training" and event["progress"] > 0.02 for event in child.events)
     return Curve(child.name, points, joined=joined_late, end=child.end)

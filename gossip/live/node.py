@@ -232,6 +232,7 @@ class _LiveNode:
             "why": self.engine.finished,
             "steps": trainer.steps,
             "samples": trainer.samples,
+            "swarm_samples": self.engine.node.progress.samples,
             "accuracy": accuracy,
             "looked_at": looked_at,
             "bytes_sent": self.ledger.total_bytes("sent"),

@@ -75,7 +75,7 @@ class Node:
             ev.Mixed: lambda e, now: self.exchanges.on_mixed(e.exchange_id, e.blocks, e.failed, now),
             ev.FragmentReady: lambda e, now: self.donor.on_ready(e.peer, e.index, e.body, self._done.steps),
             ev.FragmentLoaded: self._on_fragment_loaded,
-            ev.Evaluated: lambda e, now: self.reports.on_evaluated(e, self._done),
+            ev.Evaluated: lambda e, now: self.reports.on_evaluated(e),
             ev.TrainingFailed: lambda e, now: self._finish(f"the loss became {e.loss} at step {e.step}: {ADVICE}"),
             ev.Traffic: lambda e, now: self.reports.on_traffic(e, self.phase, self._done, now),
             ev.StopRequested: lambda e, now: self._finish(e.reason),

@@ -25,6 +25,7 @@ class Reports:
         self._next_at = 0.0
         self._before: tuple[float, int] | None = None  # (time, samples) of the last report
         self._samples_per_s = 0.0
+        self._looked: Evaluated | None = None  # not yet told: it waits for the bytes it cost
 
     def next_deadline(self) -> float:
         return self._next_at
@@ -35,7 +36,14 @@ class Reports:
         self._next_at = now + REPORT_EVERY_S
         return [MeasureTraffic()]
 
+    def on_evaluated(self, event: Evaluated) -> list[Effect]:
+        """Accuracy is told over bytes too: count them first."""
+        self._looked = event
+        return [MeasureTraffic()]
+
     def on_traffic(self, traffic: Traffic, phase: Phase, done: StepsDone, now: float) -> list[Effect]:
+        if self._looked is not None:
+            return self._on_looked(self._looked, traffic, done)
         rate = self._rate(done.samples, now) if phase == Phase.TRAINING else 0.0
         loss = done.loss if math.isfinite(done.loss) else 0.0
         self._membership.set_status(
@@ -54,11 +62,12 @@ class Reports:
         }  # fmt: skip
         return [Emit("status", fields)]
 
-    def on_evaluated(self, event: Evaluated, done: StepsDone) -> list[Effect]:
-        self._membership.set_status(accuracy=event.accuracy)
+    def _on_looked(self, look: Evaluated, traffic: Traffic, done: StepsDone) -> list[Effect]:
+        self._looked = None
+        self._membership.set_status(accuracy=look.accuracy)
         fields = {
-            "accuracy": event.accuracy, "held_out_loss": event.loss, "looked_at": event.samples,
-            "step": done.steps, "samples": done.samples, "swarm_samples": self._progress.samples,
+            "accuracy": look.accuracy, "held_out_loss": look.loss, "looked_at": look.samples, "step": done.steps,
+            "samples": done.samples, "swarm_samples": self._progress.samples, "bytes_sent": traffic.bytes_sent,
         }  # fmt: skip
         return [Emit("evaluated", fields)]
 
