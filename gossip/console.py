@@ -137,12 +137,16 @@ def _cells(row: NodeRow) -> list[Text | str]:
         f"{status.get('loss', 0.0):.3f}",
         f"{accuracy:.1%}" if accuracy >= 0 else "-",
         f"{status.get('samples_per_s', 0.0):,.0f}",
-        f"{row.up_bytes_per_s / 1000:,.1f}",
-        f"{row.down_bytes_per_s / 1000:,.1f}",
+        _kilobytes(row.up_bytes_per_s),
+        _kilobytes(row.down_bytes_per_s),
         str(status.get("links", 0)),
         f"{status.get('exchanges', 0):,}",
         f"{status.get('exchanges_failed', 0):,}",
     ]
+
+
+def _kilobytes(count: float) -> str:
+    return f"{count / 1000:.1f}" if count < 1e6 else f"{count / 1000:,.0f}"
 
 
 class SwarmConsole:

@@ -81,7 +81,7 @@ class RunFolder:
         """The experiment of this run, as its nodes ran it. Raises SpecError."""
         try:
             canonical = json.dumps(self.notes()["spec"], sort_keys=True, separators=(",", ":")).encode()
-        except KeyError as error:
+        except (KeyError, TypeError) as error:
             raise SpecError(f"{self.path}/run.json: no spec in it; was it written by gossip?") from error
         return from_canonical(canonical)
 

@@ -67,7 +67,7 @@ def summarise(launcher: Launcher, alone_steps: int) -> dict[str, Any]:
 
 def print_summary(result: dict[str, Any], console: SwarmConsole) -> None:
     """The same for a person."""
-    columns = ("joined", "steps", "accuracy", "MB up", "MB down", "ex-\nchanges", "failed", "longest\ngap")
+    columns = ("joined", "steps", "accu-\nracy", "MB up", "MB down", "ex-\nchanges", "failed", "longest\ngap")
     table = narrow_table(result["name"], ("node", "end"), columns)
     for node in result["nodes"]:
         joined = f"{node['joined_at']:.1f} s" if node["joined_at"] is not None else "never"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 # Ethernet 14, IPv4 20, TCP with timestamps 32; what is then left of a pure ACK is nothing.
 PACKET_HEADER_BYTES = 66
+_COUNT = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -46,32 +48,37 @@ def ip(*words: str) -> None:
 
 @contextlib.contextmanager
 def two_machines() -> Iterator[tuple[Machine, Machine]]:
-    """Nothing else speaks on this cable: no neighbour discovery, no ARP. Skips where that cannot be had."""
+    """Two namespaces and a cable on which nothing else speaks. Skips where that cannot be had."""
     if os.geteuid() != 0:
         pytest.skip("needs root for network namespaces")
-    tag = f"gsy{os.getpid() % 100_000}"
+    tag = f"gs{os.getpid() % 100_000}x{next(_COUNT)}"
     first = Machine(f"{tag}a", "10.231.8.1", "02:00:00:00:01:01")
     second = Machine(f"{tag}b", "10.231.8.2", "02:00:00:00:01:02")
     try:
-        for machine in (first, second):
-            ip("netns", "add", machine.name)
-        ip("link", "add", first.name, "type", "veth", "peer", "name", second.name)
-        for machine, other in ((first, second), (second, first)):
-            name = machine.name
-            ip("link", "set", name, "netns", name)
-            quiet = f"net.ipv6.conf.{name}.disable_ipv6=1"
-            subprocess.run([*machine.prefix, "sysctl", "-qw", quiet], check=True, capture_output=True, text=True)
-            ip("-n", name, "link", "set", "lo", "up")
-            ip("-n", name, "addr", "add", f"{machine.ip}/24", "dev", name)
-            ip("-n", name, "link", "set", name, "address", machine.mac, "up")
-            ip("-n", name, "route", "add", "default", "dev", name)  # how a machine finds its own outside address
-            ip("-n", name, "neigh", "add", other.ip, "lladdr", other.mac, "dev", name)
+        try:
+            _lay_cable(first, second)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"needs network namespaces and veth: {getattr(error, 'stderr', error)}")
         yield first, second
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"needs network namespaces and veth: {getattr(error, 'stderr', error)}")
     finally:
         for machine in (first, second):
             subprocess.run(["ip", "netns", "del", machine.name], check=False, capture_output=True)
+
+
+def _lay_cable(first: Machine, second: Machine) -> None:
+    for machine in (first, second):
+        ip("netns", "add", machine.name)
+    ip("link", "add", first.name, "type", "veth", "peer", "name", second.name)
+    for machine, other in ((first, second), (second, first)):
+        name = machine.name
+        ip("link", "set", name, "netns", name)
+        quiet = f"net.ipv6.conf.{name}.disable_ipv6=1"  # no neighbour discovery in the counters
+        subprocess.run([*machine.prefix, "sysctl", "-qw", quiet], check=True, capture_output=True, text=True)
+        ip("-n", name, "link", "set", "lo", "up")
+        ip("-n", name, "addr", "add", f"{machine.ip}/24", "dev", name)
+        ip("-n", name, "link", "set", name, "address", machine.mac, "up")
+        ip("-n", name, "route", "add", "default", "dev", name)  # how a machine finds its own outside address
+        ip("-n", name, "neigh", "add", other.ip, "lladdr", other.mac, "dev", name)  # nor ARP
 
 
 def readme_blocks(section: str) -> list[tuple[str, str]]:

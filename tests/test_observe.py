@@ -1,0 +1,74 @@
+"""Events: written at once, read back whole, and never in training's way."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from gossip.observe import Event, EventLog, parse_event, read_events, write_atomically
+
+
+class Listener:
+    """A console that remembers."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.events: list[Event] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def test_an_event_is_on_disk_before_the_next_thing_happens(tmp_path: Path) -> None:
+    listener = Listener()
+    with (tmp_path / "events.jsonl").open("a") as stream:
+        EventLog(stream, "n1", lambda: 12.34567, listener)("training", {"progress": 0.5})
+        assert list(read_events(tmp_path / "events.jsonl")) == listener.events
+    assert listener.events == [{"t": 12.3457, "node": "n1", "event": "training", "progress": 0.5}]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_said_once_and_training_goes_on() -> None:
+    """Every later event is dropped and counted; whoever watches still sees it."""
+    listener = Listener()
+    stream = Path("/dev/full").open("a")  # noqa: SIM115 - closing it fails too
+    observe = EventLog(stream, "n1", lambda: 1.0, listener)
+    for step in range(5):
+        observe("status", {"step": step})
+    assert len(listener.said) == 1
+    assert "cannot write events any more" in listener.said[0]
+    assert "No space left" in listener.said[0]
+    assert observe.dropped == 5
+    assert [event["step"] for event in listener.events] == [0, 1, 2, 3, 4]
+    with contextlib.suppress(OSError):
+        stream.close()
+
+
+def test_a_line_cut_short_by_a_crash_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"t":1,"node":"a","event":"x"}\n{"t":2,"node":"a","ev')
+    assert [event["t"] for event in read_events(path)] == [1]
+
+
+@pytest.mark.parametrize("line", ["", "null", "3", "[]", "{}", '{"event":"x"}', '{"node":"x"}', "\x00"])
+def test_what_is_no_event(line: str) -> None:
+    assert parse_event(line) is None
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model"
+    write_atomically(path, b"old")
+
+    def fail(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]

@@ -1,0 +1,126 @@
+"""The experiment file: what it means, what is shared, and how a mistake is explained."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gossip.errors import SpecError
+from gossip.spec import CANONICAL_BYTES_MAX, Experiment, from_canonical, load
+
+CHECKOUT = Path(__file__).parents[1]
+SMALL = '[data]\nrecipe = "glyphs"\n[model]\npreset = "mlp"\n'
+
+
+def written(tmp_path: Path, text: str, name: str = "small.toml") -> Path:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "deploy" / "experiments").glob("*.toml")), ids=lambda p: p.stem)
+def test_every_experiment_we_ship_loads_and_travels(path: Path) -> None:
+    """What a joiner is sent is the same experiment, by the only measure that counts: its hash."""
+    experiment = load(path)
+    assert experiment.name == path.stem
+    assert from_canonical(experiment.canonical()).hash == experiment.hash
+
+
+def test_what_is_left_out_has_a_default_and_the_file_names_the_experiment(tmp_path: Path) -> None:
+    experiment = load(written(tmp_path, '[model]\npreset = "mlp"\n', "night-run.toml"))
+    assert experiment.name == "night-run"
+    assert experiment.seed == 1
+    assert experiment.recipe.name == "glyphs"
+    assert [layer.text for layer in experiment.layers][-1] == "dense 10"
+
+
+def test_a_written_out_experiment_is_the_same_experiment(tmp_path: Path) -> None:
+    """A run keeps its spec as a file with every default spelled out."""
+    text = SMALL + '[train]\nsamples = 5\nwarmup = 0.5\n[node]\nadvertise = "a.example:1"\n'
+    experiment = load(written(tmp_path, text))
+    again = load(written(tmp_path, experiment.to_toml(), "again.toml"))
+    assert again == experiment
+
+
+def test_what_a_node_decides_for_itself_is_not_shared(tmp_path: Path) -> None:
+    """Another address or data folder is the same swarm; another learning rate is not."""
+    experiment = load(written(tmp_path, SMALL))
+    private = experiment.with_node(listen="tcp://127.0.0.1:1", data_dir="/secret/place")
+    assert private.node.data_dir == "/secret/place"
+    assert private.hash == experiment.hash
+    assert b"secret" not in private.canonical()
+    assert load(written(tmp_path, SMALL + "[train]\nlearning_rate = 0.2\n")).hash != experiment.hash
+
+
+def test_a_preset_and_its_layers_written_out_differ_only_in_words(tmp_path: Path) -> None:
+    preset = load(written(tmp_path, SMALL))
+    layers = json.dumps([layer.text for layer in preset.layers])
+    written_out = load(written(tmp_path, SMALL.replace('preset = "mlp"', f"layers = {layers}")))
+    assert written_out.layers == preset.layers
+
+
+def test_a_recipe_beside_the_experiment_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.toml").write_text((CHECKOUT / "datasets" / "glyphs.toml").read_text())
+    path = written(tmp_path, SMALL.replace('"glyphs"', '"own.toml"'))
+    monkeypatch.chdir("/")
+    assert load(path).recipe.shape == (28, 28, 1)
+
+
+@pytest.mark.parametrize("name", ["", "-x", "a/b", "a b", "a\\n", "x" * 65, "a\\u0000"])
+def test_a_name_that_would_not_make_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    """Among them one that ends in a line break, which `$` lets through."""
+    with pytest.raises(SpecError, match=r"name = .*: expected up to 64 letters"):
+        load(written(tmp_path, f'name = "{name}"\n{SMALL}'))
+
+
+@pytest.mark.parametrize("line", ["preset", ""])
+def test_a_model_is_a_preset_or_layers_not_both_and_not_neither(tmp_path: Path, line: str) -> None:
+    text = '[model]\npreset = "mlp"\nlayers = ["dense 10"]\n' if line else "[model]\n"
+    with pytest.raises(SpecError, match="either preset or layers"):
+        load(written(tmp_path, text))
+
+
+def test_a_table_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"model = 3: expected a table \[model\]"):
+        load(written(tmp_path, "model = 3\n"))
+
+
+def test_more_than_a_joiner_can_be_sent_is_refused_before_anybody_joins(tmp_path: Path) -> None:
+    layers = ["dense 10", "relu"] * 100 + ["dense 10"]
+    assert len(load(written(tmp_path, f"[model]\nlayers = {json.dumps(layers)}\n")).canonical()) < CANONICAL_BYTES_MAX
+    wide = [layer.replace(" ", " " * 200) for layer in layers]
+    with pytest.raises(SpecError, match="exceed 16384 bytes; shorten them"):
+        load(written(tmp_path, f"[model]\nlayers = {json.dumps(wide)}\n"))
+    with pytest.raises(SpecError, match="bytes, expected at most"):
+        from_canonical(b"{" + b" " * CANONICAL_BYTES_MAX + b"}")
+
+
+@given(st.binary(max_size=300) | st.recursive(
+    st.none() | st.integers() | st.text(max_size=9),
+    lambda values: st.lists(values, max_size=3)
+    | st.dictionaries(st.sampled_from(["layers", "recipe", "name", "data", "model", "train"]), values, max_size=4),
+    max_leaves=8,
+).map(lambda value: json.dumps(value).encode()))  # fmt: skip
+def test_no_bytes_of_a_peer_break_the_reader(text: bytes) -> None:
+    """A swarm's spec comes from a stranger until we are in: SpecError, and nothing else."""
+    with pytest.raises(SpecError):
+        from_canonical(text)
+
+
+@given(st.data())
+def test_no_damage_to_a_real_spec_breaks_the_reader(data: st.DataObject) -> None:
+    table = json.loads(EXPERIMENT.canonical())
+    section = data.draw(st.sampled_from([table, *(table[name] for name in ("data", "model", "train", "recipe"))]))
+    section[data.draw(st.sampled_from(sorted(section)))] = data.draw(
+        st.none() | st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=3)
+    )
+    with contextlib.suppress(SpecError):
+        assert isinstance(from_canonical(json.dumps(table).encode()), Experiment)
+
+
+EXPERIMENT = load(CHECKOUT / "deploy" / "experiments" / "two-machines.toml")
