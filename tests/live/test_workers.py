@@ -88,6 +88,21 @@ def test_a_loss_that_is_no_number_stops_training_and_says_so() -> None:
     assert trainer.steps == 1
 
 
+def test_what_is_no_number_does_not_spread() -> None:
+    """An offer that still waits when the loss goes wrong is answered, and moves the asker by nothing."""
+    healthy, broken = make_trainer(order_seed=1), make_trainer(order_seed=2)
+    for _ in range(5):
+        healthy.step()
+    broken.x[: broken.model.dim] = np.nan
+    before = healthy.x.copy()
+    request = healthy.offer(1, 1.0, False)
+    assert request is not None
+    answer, statistics = broken.respond(request)
+    assert statistics.failed == statistics.blocks
+    healthy.apply(1, answer)
+    assert (healthy.x == before).all()
+
+
 def test_a_bug_in_a_worker_reaches_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread has nobody to raise to: the loop is woken and finds the failure."""
     trainer = make_trainer()

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from processes import GossipProcess
 
+from gossip.errors import SpecError
 from gossip.live.security import KeyPair
-from gossip.live.tickets import mint
+from gossip.live.tickets import mint, parse_ticket
+from gossip.spec import load
 
 Start = Callable[..., GossipProcess]
 WriteSpec = Callable[..., Path]
@@ -52,15 +54,22 @@ def text_of(spec: Path, *replacements: tuple[str, str]) -> None:
         ("[exchange]", '[node]\nlisten = 7\n[exchange]', ["node.listen = 7", "tcp://"]),
     ],
 )  # fmt: skip
-def test_a_wrong_experiment_file(
-    start_node: Start, write_spec: WriteSpec, old: str, new: str, expected: list[str]
-) -> None:
-    """File, key, value, and what was expected or the nearest right name."""
+def test_a_wrong_experiment_file(write_spec: WriteSpec, old: str, new: str, expected: list[str]) -> None:
+    """File, key, value, and what was expected or the nearest right name, in one line."""
     spec = write_spec()
     text_of(spec, (old, new))
-    line = complaint(start_node(spec))
+    with pytest.raises(SpecError) as raised:
+        load(spec)
+    line = str(raised.value)
+    assert "\n" not in line
     for part in [str(spec), *expected]:
         assert part in line
+
+
+def test_every_command_that_reads_an_experiment_says_so(start: Start, start_node: Start, write_spec: WriteSpec) -> None:
+    spec = write_spec(train_batch=0)
+    for process in (start_node(spec), start("train", spec)):
+        assert complaint(process) == f"gossip: {spec}: train.batch = 0: expected a whole number from 1 to 65536"
 
 
 def test_no_experiment_file_at_all(start: Start, tmp_path: Path) -> None:
@@ -95,7 +104,7 @@ def test_a_port_in_use_and_addresses_that_are_none(start_node: Start, start: Sta
 
 
 def test_key_files(start_node: Start, write_spec: WriteSpec, tmp_path: Path) -> None:
-    """Malformed, readable by others, in a folder that is not there."""
+    """Malformed, readable by others, not a file, in a folder that is not there."""
     spec, key = write_spec(), tmp_path / "node.key"
     key.write_text("not a key\n")
     key.chmod(0o600)
@@ -109,6 +118,7 @@ def test_key_files(start_node: Start, write_spec: WriteSpec, tmp_path: Path) -> 
     again.close()
     key.chmod(0o644)
     assert f"chmod 600 {key}" in complaint(start_node(spec, "--key", key))
+    assert "cannot read the key file" in complaint(start_node(spec, "--key", tmp_path))
     assert "cannot create the key file" in complaint(start_node(spec, "--key", tmp_path / "none" / "node.key"))
 
 
@@ -170,6 +180,4 @@ def test_a_run_folder_that_cannot_be_made(start: Start, write_spec: WriteSpec, t
 
 
 def _key_in(ticket: str) -> bytes:
-    from gossip.live.tickets import parse_ticket
-
     return parse_ticket(ticket).seeds[0][1]
