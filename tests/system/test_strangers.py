@@ -30,7 +30,8 @@ def knock(port: int, data: bytes) -> None:
 
 def test_a_node_under_garbage_trains_on(start_node: Start, write_spec: WriteSpec) -> None:
     node = start_node(write_spec(), name="node")
-    port = int(node.wait_for("training") and node.wait_for("started")["address"].rsplit(":", 1)[1])
+    node.wait_for("training")
+    port = int(node.wait_for("started")["address"].rsplit(":", 1)[1])
     rng = random.Random(7)
     messages = [HTTP, GREETING, GREETING + LYING_FRAME, b"\xff" * 64, b"", *(rng.randbytes(n) for n in (1, 64, 4096))]
     for message in messages:
