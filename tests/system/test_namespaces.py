@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from namespaces import Machine, readme_blocks, two_machines
-from processes import GossipProcess, draw_digit
+from processes import GossipProcess
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(400)]
 CHECKOUT = Path(__file__).parents[2]
@@ -87,10 +87,10 @@ def run_line(
 
 
 def checkout_like(folder: Path) -> Path:
-    """A folder with what the tutorial's commands read, and an image of a seven to look at."""
+    """A folder with what the tutorial's commands read, an image of a seven included."""
     folder.mkdir()
-    shutil.copytree(CHECKOUT / "deploy" / "experiments", folder / "deploy" / "experiments")
-    draw_digit("7").save(folder / "digit.png")
+    for part in ("deploy/experiments", "docs"):
+        shutil.copytree(CHECKOUT / part, folder / part)
     return folder
 
 
