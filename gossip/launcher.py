@@ -29,6 +29,7 @@ from gossip.spec import Experiment
 THREAD_LIMITS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 GOODBYE_S = 5.0  # how long nodes that were told to leave may take before they are killed
 READ_BYTES = 65_536
+LATE_PROGRESS = 0.02  # who begins to train later than this joined mid-run: the picture marks it
 
 
 @dataclass(slots=True)
@@ -41,17 +42,14 @@ class Child:
     folder: Path
     began_at: float
     unread: bytes = b""
-    events: list[Event] = field(default_factory=list)
+    status: Event = field(default_factory=dict)  # the last one it reported
+    looks: list[Event] = field(default_factory=list)  # its curve: some 40 points, however long the run
+    is_late: bool = False  # it joined a run under way
     joined_at: float | None = None  # unix seconds: when it began to train
     ended_at: float | None = None
     end: str = ""  # finished | left | killed | failed
     why: str = ""  # it failed
     result: dict[str, Any] | None = None
-
-    @property
-    def status(self) -> dict[str, Any]:
-        """The last status it reported."""
-        return next((event for event in reversed(self.events) if event["event"] == "status"), {})
 
 
 class Launcher:
@@ -78,7 +76,8 @@ class Launcher:
         # (progress, what to do then): a demonstration's joins, kills and goodbyes.
         self.schedule: list[tuple[float, Callable[[], None]]] = []
         self._selector = selectors.DefaultSelector()
-        self._log = self.run_folder.events.open("ab")
+        self._log = self.run_folder.events.open("ab", buffering=0)
+        self._has_complained = False
         self._stopping_since: float | None = None
         self._stop_signal = 0
 
@@ -229,14 +228,19 @@ class Launcher:
                 if not self.ticket and event["line"].startswith("gossip node --join "):
                     self.ticket = event["line"].split()[-1]
                 return
+            case "status":
+                child.status = event
+            case "evaluated":
+                child.looks.append(event)
             case "training":
                 child.joined_at = child.joined_at or event["t"]
+                child.is_late = event["progress"] > LATE_PROGRESS
             case "finished":
                 child.result = event
+                child.looks.append(event)
                 child.end, child.ended_at = event["outcome"], event["t"]
                 if child.end == "failed":
                     self._on_failure(child, event["why"])
-        child.events.append(event)
         self._record(event)
 
     def _on_exit(self, child: Child) -> None:
@@ -256,8 +260,13 @@ class Launcher:
         self.console.note(f"{child.name} failed: {why}")
 
     def _record(self, event: Event) -> None:
-        self._log.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
-        self._log.flush()
+        """Into the run's events.jsonl and before the person's eyes. A full disk stops neither nodes nor launcher."""
+        try:
+            self._log.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
+        except OSError as error:
+            if not self._has_complained:
+                self._has_complained = True
+                self.console.say(f"cannot write {self.run_folder.events} any more ({error}); the run goes on")
         self.console.on_event(event)
 
     def _running(self) -> list[Child]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -22,8 +23,15 @@ class Console(Protocol):
     def on_event(self, event: Event) -> None: ...
 
 
+# Of one name. A busy node mixes hundreds of times a second, and a stranger could make us note his every
+# byte: unthinned, that is gigabytes a day. What is left out is counted, never silently dropped.
+EVENTS_PER_S_MAX = 10
+
+
 class EventLog:
     """Writes events as lines, each flushed at once, so that a killed node's story is complete.
+
+    At most EVENTS_PER_S_MAX lines of one name a second; the next one says in `left_out` how many were not written.
 
     A full disk never stops training: the first failed write is said once on standard error, and
     from then on events are dropped and counted.
@@ -35,9 +43,14 @@ class EventLog:
         self._wall_clock = wall_clock
         self._console = console
         self.dropped = 0
+        self._second = 0
+        self._written: Counter[str] = Counter()  # in this second, by name
+        self._left_out: Counter[str] = Counter()
 
     def __call__(self, name: str, fields: dict[str, Any]) -> None:
         event = {"t": round(self._wall_clock(), 4), "node": self._node, "event": name, **fields}
+        if self._is_one_too_many(event):
+            return
         try:
             self._stream.write(json.dumps(event, separators=(",", ":")) + "\n")
             self._stream.flush()
@@ -46,6 +59,19 @@ class EventLog:
                 self._console.say(f"cannot write events any more ({error}); training goes on without them")
             self.dropped += 1
         self._console.on_event(event)
+
+    def _is_one_too_many(self, event: Event) -> bool:
+        name, second = event["event"], int(event["t"])
+        if second != self._second:
+            self._second = second
+            self._written.clear()
+        self._written[name] += 1
+        if self._written[name] > EVENTS_PER_S_MAX:
+            self._left_out[name] += 1
+            return True
+        if left_out := self._left_out.pop(name, 0):
+            event["left_out"] = left_out
+        return False
 
 
 def read_events(path: Path) -> Iterator[Event]:

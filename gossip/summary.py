@@ -194,11 +194,6 @@ def _picture(launcher: Launcher, result: dict[str, Any], began_at: float) -> str
 
 
 def _curve(child: Child) -> Curve:
-    """A node's accuracy over the swarm's samples and its own bytes, from its events."""
-    points = [
-        (event["swarm_samples"], event["bytes_sent"], event["accuracy"])
-        for event in child.events
-        if event["event"] in ("evaluated", "finished")
-    ]
-    joined_late = any(event["event"] == "training" and event["progress"] > 0.02 for event in child.events)
-    return Curve(child.name, points, joined=joined_late, end=child.end)
+    """A node's accuracy over the swarm's samples and its own bytes."""
+    points = [(look["swarm_samples"], look["bytes_sent"], look["accuracy"]) for look in child.looks]
+    return Curve(child.name, points, joined=child.is_late, end=child.end)

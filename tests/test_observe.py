@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gossip.observe import Event, EventLog, parse_event, read_events, write_atomically
+from gossip.observe import EVENTS_PER_S_MAX, Event, EventLog, parse_event, read_events, write_atomically
 
 
 class Listener:
@@ -72,3 +72,18 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_flood_of_one_event_is_thinned_and_counted(tmp_path: Path) -> None:
+    """A busy exchange or a stranger's garbage must not fill the disk; other events are written as ever."""
+    listener, seconds = Listener(), iter([1.0] * (EVENTS_PER_S_MAX + 5) + [1.5, 2.0, 2.1])
+    with (tmp_path / "events.jsonl").open("a") as stream:
+        observe = EventLog(stream, "n1", lambda: next(seconds), listener)
+        for _ in range(EVENTS_PER_S_MAX + 5):
+            observe("frames_dropped", {})
+        observe("status", {})
+        observe("frames_dropped", {})
+        observe("frames_dropped", {})
+    names = [event["event"] for event in read_events(tmp_path / "events.jsonl")]
+    assert names == ["frames_dropped"] * EVENTS_PER_S_MAX + ["status"] + ["frames_dropped"] * 2
+    assert [event.get("left_out") for event in listener.events[-2:]] == [5, None]

@@ -56,7 +56,7 @@ def test_a_node_that_finished_reports_what_it_said_and_one_that_was_killed_what_
     """Nobody knows better: a killed node's row comes from its last status."""
     whole = summary._node_result(child("n0", end="finished", result=RESULT, joined_at=101.5, ended_at=109.0), 100.0)
     assert (whole["steps"], whole["accuracy"], whole["joined_at"], whole["left"]) == (10, 0.9, 1.5, None)
-    killed = summary._node_result(child("n1", end="killed", events=[STATUS], joined_at=102.0, ended_at=105.0), 100.0)
+    killed = summary._node_result(child("n1", end="killed", status=STATUS, joined_at=102.0, ended_at=105.0), 100.0)
     assert (killed["steps"], killed["samples"], killed["bytes_sent"]) == (5, 160, 2)
     assert (killed["accuracy"], killed["left"]) == (None, 5.0)
     never = summary._node_result(child("n2", end="failed", ended_at=101.0), 100.0)
@@ -65,7 +65,7 @@ def test_a_node_that_finished_reports_what_it_said_and_one_that_was_killed_what_
 
 def test_bytes_and_gains_add_up_over_nodes() -> None:
     """Of a killed node only the sum is known."""
-    children = [child("n0", result=RESULT), child("n1", result=RESULT), child("n2", end="killed", events=[STATUS])]
+    children = [child("n0", result=RESULT), child("n1", result=RESULT), child("n2", end="killed", status=STATUS)]
     assert summary._bytes_by_kind(children) == {
         "exchange": {"sent": 8, "received": 8},
         "state": {"sent": 6, "received": 8},
@@ -84,11 +84,10 @@ def test_the_mean_of_models_is_summed_wide() -> None:
 
 def test_a_curve_has_what_was_sent_by_the_time_of_each_look() -> None:
     look = {"event": "evaluated", "swarm_samples": 300, "accuracy": 0.5, "bytes_sent": 2}
-    curve = summary._curve(child("n0", end="finished", events=[STATUS, look, RESULT]))
+    curve = summary._curve(child("n0", end="finished", status=STATUS, looks=[look, RESULT]))
     assert curve.points == [(300, 2, 0.5), (500, 7, 0.9)]
     assert not curve.joined
-    late = {"event": "training", "progress": 0.4}
-    assert summary._curve(child("n1", events=[late])).joined
+    assert summary._curve(child("n1", is_late=True)).joined
 
 
 def test_the_summary_fits_eighty_columns() -> None:
