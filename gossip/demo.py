@@ -47,9 +47,16 @@ def run_demo(run_dir: Path | None) -> dict[str, Any]:
     launcher = Launcher(experiment, nodes=4, run_dir=run_dir)
     note = launcher.console.note
 
+    newcomers: list[str] = []
+
     def join() -> None:
-        names = [launcher.add_node() for _ in range(2)]
-        note(f"{' and '.join(names)} join: they hold a ticket, nothing else")
+        newcomers.extend(launcher.add_node() for _ in range(2))
+        note(f"{' and '.join(newcomers)} join: they hold a ticket, nothing else")
+
+    def may_die() -> bool:
+        """Not before the newcomers hold what n0 and n1 take with them, however fast the machine."""
+        have_joined = all(launcher.children[name].joined_at for name in newcomers)
+        return launcher.progress >= 1 / 2 and have_joined
 
     def die() -> None:
         launcher.kill("n0")
@@ -57,7 +64,7 @@ def run_demo(run_dir: Path | None) -> dict[str, Any]:
         launcher.say_goodbye("n1")
         note("n1 says goodbye")
 
-    launcher.schedule = [(1 / 3, join), (1 / 2, die)]
+    launcher.schedule = [(lambda: launcher.progress >= 1 / 3, join), (may_die, die)]
     result = launcher.run(alone_steps=ALONE_STEPS)
     spec = launcher.run_folder.path / "spec.toml"
     launcher.console.say(

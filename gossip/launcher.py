@@ -73,8 +73,8 @@ class Launcher:
         self.console = console or SwarmConsole(f"{self.experiment.name}: {nodes} nodes")
         self.children: dict[str, Child] = {}
         self.ticket = ""
-        # (progress, what to do then): a demonstration's joins, kills and goodbyes.
-        self.schedule: list[tuple[float, Callable[[], None]]] = []
+        # (when, what to do then), in order: a demonstration's joins, kills and goodbyes.
+        self.schedule: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self._selector = selectors.DefaultSelector()
         self._log = self.run_folder.events.open("ab", buffering=0)
         self._has_complained = False
@@ -137,10 +137,15 @@ class Launcher:
         """Until every node has ended."""
         while self._running():
             self._read(0.25)
-            while not self.was_stopped and self.schedule and self.console.view.progress >= self.schedule[0][0]:
+            while not self.was_stopped and self.schedule and self.schedule[0][0]():
                 self.schedule.pop(0)[1]()
             if self._stopping_since is not None and time.monotonic() > self._stopping_since + GOODBYE_S:
                 self.end_all()
+
+    @property
+    def progress(self) -> float:
+        """How much of the swarm's samples are done, 0 to 1."""
+        return self.console.view.progress
 
     @property
     def was_stopped(self) -> bool:
@@ -157,10 +162,10 @@ class Launcher:
     def add_node(self) -> str:
         """Start one more node, in its own process group: Ctrl-C reaches it through us alone."""
         number = len(self.children)
-        name = f"n{number}"
+        name, shard = f"n{number}", number % self.experiment.data.shards
         folder = self.run_folder.path / "nodes" / name
         folder.mkdir(parents=True)
-        command = [sys.executable, "-m", "gossip", "node", "--follow", "--name", name, "--shard", str(number)]
+        command = [sys.executable, "-m", "gossip", "node", "--follow", "--name", name, "--shard", str(shard)]
         command += ["--listen", f"tcp://{self.host}:0", "--run-dir", str(folder), "--data-dir", self.data_dir]
         command += ["--join", self.ticket] if self.ticket else [str(self.run_folder.path / "spec.toml")]
         threads = str(max(1, (os.cpu_count() or 1) // self.nodes))
@@ -173,7 +178,7 @@ class Launcher:
                 env=os.environ | dict.fromkeys(THREAD_LIMITS, threads),
                 process_group=0,
             )
-        child = Child(name, number % self.experiment.data.shards, process, folder, time.time())
+        child = Child(name, shard, process, folder, time.time())
         self.children[name] = child
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
@@ -225,7 +230,8 @@ class Launcher:
     def _on_event(self, child: Child, event: Event) -> None:
         match event["event"]:
             case "said":
-                if not self.ticket and event["line"].startswith("gossip node --join "):
+                # The newest member's: it names the ones before it too, so any of them may be gone.
+                if event["line"].startswith("gossip node --join "):
                     self.ticket = event["line"].split()[-1]
                 return
             case "status":

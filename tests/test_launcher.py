@@ -122,6 +122,9 @@ def test_a_schedule_is_played_at_its_time_and_once(make_launcher: MakeLauncher) 
     played: list[str] = []
     half = {"t": 2.5, "node": "n0", "event": "training", "progress": 0.5}
     launcher = make_launcher(script(READY, half, FINISHED))
-    launcher.schedule = [(0.3, lambda: played.append("early")), (0.9, lambda: played.append("late"))]
+    launcher.schedule = [
+        (lambda: launcher.progress >= 0.3, lambda: played.append("early")),
+        (lambda: launcher.progress >= 0.9, lambda: played.append("late")),
+    ]
     play(launcher)
     assert played == ["early"]

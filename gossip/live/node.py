@@ -41,7 +41,8 @@ from gossip.training import mixer
 from gossip.training.trainer import Trainer
 from gossip.training.work import Work
 
-LAST_LOOK_S = 1.0  # a node that was told to stop evaluates for this long at most
+LAST_LOOK_S = 0.5  # a node that was told to stop evaluates for this long at most
+REST_S = 1.0  # and waits this long for a step in hand: a large batch must not hold up Ctrl-C
 SHOW_CURSOR = b"\x1b[?25h"  # the live table hid it
 
 
@@ -135,18 +136,19 @@ class _LiveNode:
         """From its first words to its goodbye."""
         key, shard = self.transport.key.hex()[:8], self._shard()
         self.observe("started", {"key": key, "address": self.transport.address, "shard": shard, "pid": os.getpid()})
-        self.console.say(f"gossip node --join {self._ticket()}")
         self.model, self.trainer = self._prepare(shard)
         self.workers = LiveWorkers(
             self.trainer, Work(self.trainer, self._on_encoded), self.experiment.exchange.every_steps, self._post
         )
         self.engine = self._engine()
         self.stop.arm(self.transport.wake)
+        # Not before we can answer who comes with it.
+        self.console.say(f"gossip node --join {self._ticket()}")
         try:
             self.engine.start()
             self._loop()
         finally:
-            self.workers.close()
+            self.has_rested = self.workers.close(REST_S if self.stop.reason is not None else None)
 
     # -- Before --------------------------------------------------------------------------------------
 
@@ -154,7 +156,9 @@ class _LiveNode:
         shards = self.experiment.data.shards
         if self.options.shard is None:
             return shard_of_key(self.transport.key, self.experiment.seed, shards)
-        return self.options.shard % shards
+        if self.options.shard >= shards:
+            raise SpecError(f"--shard {self.options.shard}: this experiment has shards 0 to {shards - 1}")
+        return self.options.shard
 
     def _ticket(self) -> str:
         """What lets others in: any member can mint, and names the ones it came by as further doors."""
@@ -224,7 +228,10 @@ class _LiveNode:
     def result(self) -> dict[str, Any]:
         """Look at all held-out samples, save the model, and say how it went."""
         trainer, exchanges = self.trainer, self.engine.node.exchanges
-        accuracy, looked_at = _last_look(trainer, self.stop)
+        # With a step still in hand there is no looking: x is somewhere between two steps, which is good enough to
+        # save, and the last accuracy we told the swarm is what we know.
+        told = self.engine.node.membership.status.accuracy
+        accuracy, looked_at = _last_look(trainer, self.stop) if self.has_rested else (max(0.0, told), 0)
         traffic = self.ledger.totals()
         result = {
             "id": self.options.name,

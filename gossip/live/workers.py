@@ -56,12 +56,16 @@ class LiveWorkers:
         """Longest time between two steps so far."""
         return self._clock.longest_gap_s
 
-    def close(self) -> None:
-        """End both threads after the job in hand; afterwards the trainer belongs to the caller."""
+    def close(self, patience_s: float | None = None) -> bool:
+        """End both threads after the job in hand. True if they have ended: the trainer is the caller's then.
+
+        patience_s: how long to wait for a step in hand; None for as long as it takes.
+        """
         for mailbox in self._mailboxes.values():
             mailbox.put(None)
         for thread in self._threads:
-            thread.join()
+            thread.join(patience_s)
+        return not any(thread.is_alive() for thread in self._threads)
 
     # -- Chains --------------------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ class Exchanges:
         if body is None or offer.late:
             # Nothing left our node: nobody can answer, so there is nothing to remember.
             del self._offers[exchange_id]
-            why = "its deadline passed before it was sent" if offer.late else "every block is in flight"
+            why = "its deadline passed before it was sent" if offer.late else "no block is free to be offered"
             return [Forget(exchange_id), Emit("exchange_skipped", {"why": why})]
         offer.sent = True
         return [SendPayload(offer.peer, self._header(PayloadKind.OFFER, exchange_id, step), body)]

@@ -236,7 +236,8 @@ class Membership:
             suspect_since=now, tell_left=self._retellings(),
         )  # fmt: skip
         self.members[update.key] = member
-        fields = {"peer": member.key.hex()[:8], "address": member.address}
+        why = "said so itself" if first_hand else "reported"
+        fields = {"peer": member.key.hex()[:8], "address": member.address, "why": why}
         return [Emit("member_" + member.state.name.lower(), fields)]
 
     def _merge(self, member: Member, update: Update, now: float, first_hand: bool) -> list[Effect]:

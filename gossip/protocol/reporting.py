@@ -65,8 +65,9 @@ class Reports:
     def _on_looked(self, look: Evaluated, traffic: Traffic, done: StepsDone) -> list[Effect]:
         self._looked = None
         self._membership.set_status(accuracy=look.accuracy)
+        loss = look.loss if math.isfinite(look.loss) else None
         fields = {
-            "accuracy": look.accuracy, "held_out_loss": look.loss, "looked_at": look.samples, "step": done.steps,
+            "accuracy": look.accuracy, "held_out_loss": loss, "looked_at": look.samples, "step": done.steps,
             "samples": done.samples, "swarm_samples": self._progress.samples, "bytes_sent": traffic.bytes_sent,
         }  # fmt: skip
         return [Emit("evaluated", fields)]

@@ -70,6 +70,15 @@ def test_files_named_in_the_readme_exist() -> None:
     assert [name for name in named if not (CHECKOUT / name).exists()] == []
 
 
+def test_the_readme_shows_the_experiment_that_is_shipped(tmp_path: Path) -> None:
+    """The annotated file in README is mnist-mlp.toml, so its values are that file's."""
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```toml\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    assert len(shown) == 1
+    (tmp_path / "shown.toml").write_text(shown[0], encoding="utf-8")
+    assert spec.load(tmp_path / "shown.toml").hash == spec.load(CHECKOUT / "deploy/experiments/mnist-mlp.toml").hash
+
+
 # -- Makefile ---------------------------------------------------------------------------------------
 
 

@@ -99,6 +99,14 @@ def test_a_node_stopped_twice_ends_at_once(start_node: Start, write_spec: WriteS
     assert node.wait(GONE_WITHIN_S) in (0, 130)
 
 
+def test_a_step_that_takes_seconds_does_not_hold_up_ctrl_c(start_node: Start, write_spec: WriteSpec) -> None:
+    """The step in hand is not waited for."""
+    wide = ["conv 64 5x5 same", "relu", "conv 64 5x5 same", "relu", "dense classes"]
+    node = start_node(write_spec(model_preset="", model_layers=wide, train_batch=4096), name="slow")
+    node.wait_for("training")
+    assert status_after(node, signal.SIGINT) == 0
+
+
 @pytest.mark.parametrize("number", STOPS)
 def test_a_settling_node_leaves_in_order(start_node: Start, write_spec: WriteSpec, number: int) -> None:
     """It waits for a member that trains no more, because it is stopped: it does not have to."""

@@ -46,6 +46,23 @@ def check_shape(result: dict[str, Any]) -> None:
         assert gain["stored"] <= gain["raw"]
 
 
+def test_a_swarm_outlives_its_first_node_and_still_lets_others_in(start_node: Start, write_spec: WriteSpec) -> None:
+    """A newcomer is told of the dead too, and says so to its person; the second node's ticket is as good a door."""
+    first = start_node(write_spec(), name="first")
+    second = start_node("--join", first.ticket(), name="second")
+    second.wait_for("training")
+    ticket = second.ticket()
+    first.process.kill()
+    second.wait_for("member_dead")
+    third = start_node("--join", ticket, name="third")
+    third.wait_for("training")
+    third.wait_for("exchange_mixed")
+    assert third.all("member_dead")
+    for node in (second, third):
+        node.interrupt()
+        assert node.wait() == 0, node.story()
+
+
 def test_four_nodes_that_know_three_digits_each_learn_all_ten(
     start: Start, write_spec: WriteSpec, tmp_path: Path
 ) -> None:
