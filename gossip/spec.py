@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from gossip.addresses import ADDRESS_EXPECTED, ENDPOINT_EXPECTED, is_address, is_endpoint
 from gossip.data.partition import Partition, parse_partition
 from gossip.data.recipes import Recipe, find_recipe
 from gossip.errors import SpecError
@@ -69,7 +70,7 @@ class ExchangeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one machine decides for itself; never hashed, never sent."""
 
-    listen: Annotated[str, Meta(description="an address like tcp://0.0.0.0:7700")] = "tcp://0.0.0.0:7700"
+    listen: Annotated[str, Meta(description=ENDPOINT_EXPECTED)] = "tcp://0.0.0.0:7700"
     advertise: Annotated[str, Meta(description="HOST:PORT under which others reach this node")] = ""
     data_dir: Annotated[str, Meta(description="a folder that holds the data files")] = ""
 
@@ -176,7 +177,11 @@ def _experiment(
     _refuse_unknown(table, (*TOP_LEVEL, *SECTIONS), source, "")
     top = {"seed": 1} | {key: _field(table[key], kind, source, key) for key, kind in TOP_LEVEL.items() if key in table}
     sections = {name: _section(table.get(name, {}), kind, source, name) for name, kind in SECTIONS.items()}
-    model, data = sections["model"], sections["data"]
+    model, data, node = sections["model"], sections["data"], sections["node"]
+    if not is_endpoint(node.listen):
+        raise SpecError(f"{source}: node.listen = {node.listen!r}: expected {ENDPOINT_EXPECTED}")
+    if node.advertise and not is_address(node.advertise):
+        raise SpecError(f"{source}: node.advertise = {node.advertise!r}: expected {ADDRESS_EXPECTED}")
     if bool(model.preset) == bool(model.layers):
         raise SpecError(f"{source}: [model] expects either preset or layers, one of the two")
     try:

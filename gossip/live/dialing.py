@@ -1,4 +1,4 @@
-"""A link we make: one DEALER, one peer, one life. dialing -> up -> over, or dialing -> refused.
+"""A link we make: one DEALER, one peer, one life. (name looked up ->) dialing -> up -> over, or -> refused.
 
 The peer's key is the `curve_serverkey` the socket was given: only its owner can finish the handshake.
 """
@@ -6,13 +6,15 @@ The peer's key is the `curve_serverkey` the socket was given: only its owner can
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 
 import zmq
 from zmq.utils import z85
 
-from gossip.errors import PeerError
+from gossip.errors import NetworkError, PeerError
 from gossip.ledger import LinkMeter, message_bytes
-from gossip.live.security import KeyPair, Refusal, Welcome, parse_reply
+from gossip.live.names import host_of
+from gossip.live.security import MEMBER_PERMIT_S, KeyPair, Refusal, Welcome, parse_reply
 from gossip.live.sockets import (
     HANDSHAKE_FAILURES,
     Intake,
@@ -32,13 +34,13 @@ DIAL_TIMEOUT_S = 3.0
 _FAILURES = {
     "UNREACHABLE": "nothing answers there; is that node running, and its port open to us?",
     "NO_HANDSHAKE": "something answers there, but it does not hold the expected key (the ticket is wrong, "
-    "or that node has a new key), or it bans ours",
+    "or that node has a new key), or it bans ours, or it is still starting",
     "NO_WELCOME": "it did not answer our hello",
 }
 
 
 class DialedLink:
-    """Raises ZMQError if `address` is nothing libzmq can dial."""
+    """`number`: `address` with its host looked up, now or later. Raises ZMQError if libzmq cannot dial it."""
 
     def __init__(
         self,
@@ -46,10 +48,14 @@ class DialedLink:
         keys: KeyPair,
         peer: bytes,
         address: str,
+        number: Future[str],
         hello: bytes,
         intake: Intake,
         now: float,
+        *,
+        is_member: bool = True,
     ) -> None:
+        """`is_member`: the hello's permit is one we made ourselves, just now."""
         self.peer = peer
         self.address = address
         self.is_up = False
@@ -57,18 +63,20 @@ class DialedLink:
         self.welcome: Welcome | None = None  # from `is_up` on
         self.deadline = now + DIAL_TIMEOUT_S
         self._stage = "UNREACHABLE"
+        self._number: Future[str] | None = number  # until we connect
         self._hello = hello
+        self._is_member = is_member
         self._intake = intake
         self._meter: LinkMeter | None = None
         self.socket = open_socket(context, zmq.DEALER, keys)
         self.socket.curve_serverkey = z85.encode(peer)
         self.monitor = self.socket.get_monitor_socket()
-        try:
-            self.socket.connect(f"tcp://{address}")
-        except zmq.ZMQError:
-            self.close(0, now)
-            raise
-        self.socket.send(hello)  # waits inside libzmq for the handshake: always the link's first frame
+        if number.done() and not number.exception():
+            try:
+                self._connect(number.result())
+            except zmq.ZMQError:
+                self.close(0, now)
+                raise
 
     def send(self, frames: Sequence[bytes]) -> bool:
         return queue(self.socket, frames)
@@ -89,8 +97,10 @@ class DialedLink:
     def on_time(self, now: float) -> Iterator[WireEvent]:
         if self._meter is not None:
             self._meter.settle(now)
-        if not self.is_up and now >= self.deadline:
-            yield self._fail(self._stage, _FAILURES[self._stage])
+        if self._number is not None and self._number.done():
+            yield from self._on_number(self._number)
+        if not self.is_up and not self.is_over and now >= self.deadline:
+            yield self._fail(self._stage, self._what_failed())
 
     def close(self, linger_s: float, now: float) -> None:
         """What was sent gets `linger_s` to leave. For good: a new dial is a new link."""
@@ -98,6 +108,22 @@ class DialedLink:
         if self._meter is not None:
             self._meter.settle(now)
         close_monitored(self.socket, self.monitor, linger_s)
+
+    def _connect(self, number: str) -> None:
+        self._number = None
+        self.socket.connect(f"tcp://{number}")
+        self.socket.send(self._hello)  # waits inside libzmq for the handshake: always the link's first frame
+
+    def _on_number(self, number: Future[str]) -> Iterator[WireEvent]:
+        try:
+            self._connect(number.result())
+        except (NetworkError, zmq.ZMQError) as error:
+            yield self._fail("UNREACHABLE", str(error))
+
+    def _what_failed(self) -> str:
+        if self._number is not None:
+            return f"the name {host_of(self.address)} is still being looked up; is this machine's name server up?"
+        return _FAILURES[self._stage]
 
     def _on_reply(self, message: Message) -> WireEvent:
         """The first frame that comes back, a welcome or a refusal."""
@@ -107,9 +133,17 @@ class DialedLink:
         except PeerError as error:
             return self._fail(error.code, str(error))
         if isinstance(reply, Refusal):
-            return self._fail(reply.code, reply.reason)
+            return self._fail(reply.code, self._reason(reply))
         self.is_up, self.welcome = True, reply
         return LinkUp(self.peer, dialed=True, address=self.address)
+
+    def _reason(self, refusal: Refusal) -> str:
+        """A member has no ticket to renew: what it showed was made a moment ago, by its own clock."""
+        if refusal.code == "TICKET_EXPIRED" and self._is_member:
+            return (
+                f"our clock and that member's differ by over {MEMBER_PERMIT_S // 60} minutes; set the one that is off"
+            )
+        return refusal.reason
 
     def _on_event(self, event: int) -> Iterator[WireEvent]:
         if event == zmq.EVENT_CONNECTED:
@@ -123,7 +157,7 @@ class DialedLink:
                 self.is_up, self.is_over = False, True
                 yield LinkDown(self.peer, "the connection was lost")
             else:
-                yield self._fail(self._stage, _FAILURES[self._stage])
+                yield self._fail(self._stage, self._what_failed())
 
     def _fail(self, code: str, reason: str) -> LinkRefused:
         self.is_over = True

@@ -10,7 +10,11 @@ from gossip.live.tickets import Ticket
 from gossip.live.transport import ZmqTransport
 from gossip.protocol.wire_events import LinkRefused, LinkUp, WireEvent
 
-JOIN_TIMEOUT_S = 4.5  # a bad ticket or dead seeds must be reported within 5 s
+JOIN_TIMEOUT_S = 4.0  # dead seeds must be reported within 5 s, and starting Python and ending it take 0.5 s
+REDIAL_S = 0.25
+
+# What a seed that is just starting looks like, too. Every other refusal is its last word.
+MAY_PASS = frozenset({"UNREACHABLE", "NO_HANDSHAKE", "NO_WELCOME", "NOT_READY"})
 
 
 def join_swarm(
@@ -28,24 +32,37 @@ def join_swarm(
             f"this ticket expired on {expired}; ask a member for a new one (or set this machine's clock)"
         )
     transport.use_permit(ticket.permit, spec)
-    for address, key in ticket.seeds:
-        transport.dial(key, address)
-    happened: list[WireEvent] = []
-    refused: dict[bytes, LinkRefused] = {}
-    seeds = dict.fromkeys(key for _, key in ticket.seeds)
     deadline = time.monotonic() + timeout_s
-    while len(refused) < len(seeds) and (left_s := deadline - time.monotonic()) > 0:
-        for event in (news := transport.poll(left_s)):
+    happened: list[WireEvent] = []
+    refused: dict[bytes, LinkRefused] = {}  # each seed's latest
+    dial_at = {key: (0.0, address) for address, key in reversed(ticket.seeds)}
+    seeds = frozenset(dial_at)
+    while not _is_decided(seeds, refused) and (now := time.monotonic()) < deadline:
+        for key, (_, address) in [(key, dial) for key, dial in dial_at.items() if dial[0] <= now]:
+            del dial_at[key]
+            transport.dial(key, address)
+        next_at = min([deadline, *(at for at, _ in dial_at.values())])
+        news = transport.poll(max(0.0, next_at - now))
+        for event in news:
             if isinstance(event, LinkRefused) and event.dialed:
                 refused[event.peer] = event
-        happened += news
+                if event.code in MAY_PASS:
+                    dial_at[event.peer] = time.monotonic() + REDIAL_S, event.address
+            else:
+                happened.append(event)
         welcomes = [transport.welcome_from(event.peer) for event in news if isinstance(event, LinkUp)]
         for welcome in welcomes:
             if welcome is not None:
                 transport.become_member(welcome.swarm_key, welcome.spec or spec)
-                transport.put_back([event for event in happened if event not in refused.values()])
+                transport.put_back(happened)
                 return welcome
     raise NetworkError(_why_not(ticket, refused, timeout_s))
+
+
+def _is_decided(seeds: frozenset[bytes], refused: dict[bytes, LinkRefused]) -> bool:
+    """All have answered: one of them for the whole swarm, or none is worth another call."""
+    codes = {refusal.code for refusal in refused.values()}
+    return refused.keys() >= seeds and (not codes & MAY_PASS or bool(codes - MAY_PASS - {"CANNOT_DIAL"}))
 
 
 def _why_not(ticket: Ticket, refused: dict[bytes, LinkRefused], timeout_s: float) -> str:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import zmq
 from zmq.utils import z85
 
+from gossip.addresses import ENDPOINT_EXPECTED, is_endpoint
 from gossip.errors import NetworkError
 from gossip.ledger import LinkMeter, message_bytes
 from gossip.live import tcp
@@ -64,6 +65,8 @@ class Listener:
     """Everything about one listening socket. Raises NetworkError if it cannot listen."""
 
     def __init__(self, context: zmq.Context, keys: KeyPair, endpoint: str, intake: Intake) -> None:
+        if not is_endpoint(endpoint):
+            raise NetworkError(f"cannot listen at {endpoint!r}: expected {ENDPOINT_EXPECTED}")
         self._intake = intake
         self._verifier: HelloVerifier | None = None
         self._swarm_key = self._spec = b""
@@ -75,21 +78,27 @@ class Listener:
         self._found_gone: list[bytes] = []  # peers a send could not find
 
         self.zap = context.socket(zmq.REP)
-        self.zap.bind(_ZAP_ENDPOINT)
         self.socket = open_socket(context, zmq.ROUTER, keys)
+        self.monitor = self.socket.get_monitor_socket()
+        try:
+            self.host, self.port = self._bind(endpoint)
+        except BaseException:  # a socket left open would keep the context from ever ending
+            self.close(0)
+            raise
+
+    def _bind(self, endpoint: str) -> tuple[str, int]:
+        """Where we listen in the end, host and port."""
+        self.zap.bind(_ZAP_ENDPOINT)
         self.socket.curve_server = True
         self.socket.zap_domain = b"gossip"
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a send to nobody fails instead of vanishing
-        self.monitor = self.socket.get_monitor_socket()
         try:
             self.socket.bind(endpoint)
         except zmq.ZMQError as error:
-            self.close(0)
-            expected = "expected tcp://HOST:PORT, like tcp://0.0.0.0:7700"
-            raise NetworkError(f"cannot listen at {endpoint}: {_BIND_ADVICE.get(error.errno, expected)}") from error
-        endpoint = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self.host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-        self.port = int(port)
+            advice = _BIND_ADVICE.get(error.errno, f"{error.strerror}; expected {ENDPOINT_EXPECTED}")
+            raise NetworkError(f"cannot listen at {endpoint}: {advice}") from error
+        host, _, port = self.socket.getsockopt_string(zmq.LAST_ENDPOINT).removeprefix("tcp://").rpartition(":")
+        return host, int(port)
 
     def admit(self, verifier: HelloVerifier, swarm_key: bytes, spec: bytes) -> None:
         """From now on answer hellos, with this key and, on request, this spec."""

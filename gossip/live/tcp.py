@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import socket
 from typing import NamedTuple
 
+from gossip.addresses import ADDRESS_EXPECTED, is_address
 from gossip.errors import NetworkError
-
-ADDRESS_BYTES_MAX = 198  # what a hello of 256 bytes has room for
-
-# Peers and tickets supply addresses: nothing but a name or number and a port may reach libzmq, whose
-# own syntax knows wildcards, interface names and "source;destination".
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?):([0-9]{1,5})", re.ASCII)
 
 
 def checked_address(text: str) -> str:
     """`text` if it reads HOST:PORT, with an IPv6 host in brackets. Raises NetworkError."""
-    match = _ADDRESS.fullmatch(text) if len(text) <= ADDRESS_BYTES_MAX else None
-    if match is None or not 1 <= int(match[3]) <= 65_535:
-        raise NetworkError(f"address {text[:80]!r}: expected HOST:PORT, like 192.0.2.7:7700 or [2001:db8::7]:7700")
+    if not is_address(text):
+        shown = f"{text!r}" if len(text) <= 80 else f"{text[:80]!r}... ({len(text)} characters)"
+        raise NetworkError(f"address {shown}: expected {ADDRESS_EXPECTED}")
     return text
 
 
@@ -39,14 +33,14 @@ def reachable_host(host: str) -> str:
         listened = listened.ipv4_mapped  # libzmq says [::ffff:127.0.0.1] where it was told 127.0.0.1
     if not listened.is_unspecified:
         return str(listened) if listened.version == 4 else f"[{listened}]"
-    if source := _source_address(socket.AF_INET, "192.0.2.1"):  # "::" listens on IPv4 too
+    if source := source_address(socket.AF_INET, "192.0.2.1"):  # "::" listens on IPv4 too
         return source
-    if listened.version == 6 and (source := _source_address(socket.AF_INET6, "2001:db8::1")):
+    if listened.version == 6 and (source := source_address(socket.AF_INET6, "2001:db8::1")):
         return f"[{source}]"
     return "127.0.0.1"
 
 
-def _source_address(family: int, target: str) -> str:
+def source_address(family: int, target: str) -> str:
     """The address packets to `target` (reserved for documentation) would carry; "" without a route."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -22,6 +22,7 @@ from gossip.ledger import Ledger, message_bytes
 from gossip.live import tcp
 from gossip.live.dialing import DialedLink
 from gossip.live.listening import LINGER_S, Listener
+from gossip.live.names import Names
 from gossip.live.security import (
     MEMBER_PERMIT_S,
     HelloVerifier,
@@ -71,6 +72,7 @@ class ZmqTransport:
         self._context = zmq.Context()  # our own: its ZAP address is ours alone, and close ends all of it
         self._poller = zmq.Poller()
         self._listener: Listener | None = None
+        self._names = Names(self.wake)
         self._dialed: dict[bytes, DialedLink] = {}
         self._links_up: Counter[bytes] = Counter()  # 1 or 2 for a peer that is up
         self._inputs: list[WireEvent] = []
@@ -104,7 +106,10 @@ class ZmqTransport:
     # What the engine calls
 
     def dial(self, peer: bytes, address: str) -> None:
-        """Ends in LinkUp or LinkRefused within 3 s; no event if `peer` is up or being dialed already."""
+        """Ends in LinkUp or LinkRefused within 3 s, the lookup of a name included.
+
+        No event if `peer` is up or being dialed already.
+        """
         if peer in self._dialed or self.is_up(peer):
             return
         try:
@@ -113,14 +118,17 @@ class ZmqTransport:
             if len(self._dialed) >= LINKS_DIALED_MAX:
                 raise NetworkError(f"{LINKS_DIALED_MAX} links are open already")
             hello = make_hello(self._current_permit(), self.key, peer, self._spec, self.address)
+            number = self._names.look_up(tcp.checked_address(address))
             link = DialedLink(
                 self._context,
                 self._keys,
                 peer,
-                tcp.checked_address(address),
+                address,
+                number,
                 hello,
                 self._intake,
                 self._clock(),
+                is_member=bool(self._swarm_key),
             )
         except (NetworkError, zmq.ZMQError) as error:
             self._inputs.append(LinkRefused(peer, address, "CANNOT_DIAL", str(error)))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 VERSION = 1
 KEY_BYTES = 32
-ADDRESS_CHARS_MAX = 128
+ADDRESS_CHARS_MAX = 128  # everywhere: on the command line, in tickets, in hellos, in updates
 UPDATES_MAX = 8  # per probe: about 100 bytes each
-MEMBERS_MAX = 256  # per Members reply: stays far below the 64 KiB of a control frame
+MEMBERS_MAX = 256  # per Members reply: 254 bytes each at worst, 65,030 in all, of the 65,536 of a control frame
 COUNT_MAX = 2**62
 
 

@@ -27,6 +27,7 @@ from gossip.live.security import (
     parse_reply,
     spec_hash,
 )
+from gossip.protocol.messages import ADDRESS_CHARS_MAX
 
 SWARM_KEY, DIALER, LISTENER, OTHER = b"s" * 32, b"d" * 32, b"l" * 32, b"o" * 32
 SPEC = b'{"name":"test"}'
@@ -52,7 +53,7 @@ def test_a_good_hello_is_admitted_and_fits_its_limit() -> None:
     address = "[2001:db8::7]:65535"
     verdict = verifier().verify(hello(address=address), DIALER)
     assert verdict == Admitted(DIALER, address, wants_spec=True)
-    longest = "a" * 192 + ":65535"
+    longest = "a" * (ADDRESS_CHARS_MAX - 6) + ":65535"
     assert len(hello(address=longest)) <= security.HELLO_BYTES_MAX
     assert parse_hello(hello(address=longest)).address == longest
 

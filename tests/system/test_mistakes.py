@@ -52,6 +52,8 @@ def text_of(spec: Path, *replacements: tuple[str, str]) -> None:
         ("seed = 1", "seed = ", ["not valid TOML", "line 2"]),
         ('name = "test"', 'name = "te/st"', ["name = 'te/st'", "letters, digits"]),
         ("[exchange]", '[node]\nlisten = 7\n[exchange]', ["node.listen = 7", "tcp://"]),
+        ("[exchange]", '[node]\nlisten = "tcp://[::1]:65536"\n[exchange]', ["[::1]:65536'", "0 to 65535"]),
+        ("[exchange]", '[node]\nadvertise = "home:0"\n[exchange]', ["node.advertise = 'home:0'", "HOST:PORT"]),
     ],
 )  # fmt: skip
 def test_a_wrong_experiment_file(write_spec: WriteSpec, old: str, new: str, expected: list[str]) -> None:
@@ -99,8 +101,11 @@ def test_a_port_in_use_and_addresses_that_are_none(start_node: Start, start: Sta
         assert str(port) in line
         assert "in use" in line
     assert "7700" in complaint(start("node", spec, "--listen", "localhost:7700"))
+    assert "tcp://127.0.0.1:99999" in complaint(start("node", spec, "--listen", "tcp://127.0.0.1:99999"))
+    assert "expected tcp://HOST:PORT" in complaint(start("node", spec, "--listen", f"ipc://{spec}.socket"))
     assert "192.0.2.1" in complaint(start("node", spec, "--listen", "tcp://192.0.2.1:7700"))
-    assert "HOST:PORT" in complaint(start_node(spec, "--advertise", "nonsense"))
+    for advertise in ("nonsense", "h" * 150 + ":7700"):
+        assert "HOST:PORT" in complaint(start_node(spec, "--advertise", advertise))
 
 
 def test_key_files(start_node: Start, write_spec: WriteSpec, tmp_path: Path) -> None:
