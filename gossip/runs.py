@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import platform
 import subprocess
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from gossip import __version__
+from gossip.data.recipes import find_recipe
 from gossip.errors import SpecError
 from gossip.observe import write_atomically
-from gossip.spec import Experiment, from_canonical
+from gossip.spec import Experiment, from_canonical, recipe_to_toml
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,19 +37,17 @@ class RunFolder:
 
     @classmethod
     def create(cls, experiment: Experiment, wanted: Path | None = None, under: Path = Path("runs")) -> RunFolder:
-        """A new folder: `wanted`, or runs/NAME, runs/NAME-2, ... Raises SpecError where it cannot be made."""
+        """A new folder: `wanted`, or runs/NAME, runs/NAME-2, ...
+
+        Raises SpecError where it cannot be made, or holds a run already.
+        """
         path = wanted or under / experiment.name
-        number = 1
-        while wanted is None and path.exists():
-            number += 1
-            path = under / f"{experiment.name}-{number}"
         try:
-            path.mkdir(parents=True, exist_ok=wanted is not None)
-            run = cls(path)
-            run._write("spec.toml", experiment.to_toml().encode())
-            run.note(spec=json.loads(experiment.canonical()), **_circumstances())
+            run = cls(_claim(wanted) if wanted else _next_free(under, experiment.name))
         except OSError as error:
             raise SpecError(f"{path}: cannot make the run's folder ({error.strerror}); choose another") from error
+        run._write_spec(experiment)
+        run.note(spec=json.loads(experiment.canonical()), **_circumstances())
         return run
 
     @classmethod
@@ -95,7 +95,7 @@ class RunFolder:
     def note(self, **facts: Any) -> None:
         """Add facts to run.json."""
         known = self.notes() if (self.path / "run.json").exists() else {}
-        self._write("run.json", json.dumps(known | facts, indent=1).encode())
+        self._write("run.json", strict_json(known | facts, indent=1).encode())
 
     def save_picture(self, svg: str) -> None:
         self._write(self.picture.name, svg.encode())
@@ -114,8 +114,71 @@ class RunFolder:
         """The saved parameters as float32[model.dim]. Raises SpecError where the file is missing or another model's."""
         return load_parameters(self.model, model)
 
+    def _write_spec(self, experiment: Experiment) -> None:
+        """spec.toml, and beside it the recipe, where that is not one of ours: a joiner got it from its swarm."""
+        name = experiment.recipe.name
+        try:
+            is_ours = not name.endswith(".toml") and find_recipe(name) == experiment.recipe
+        except SpecError:
+            is_ours = False
+        if not is_ours:
+            self._write("recipe.toml", _encoded(recipe_to_toml(experiment.recipe)))
+        self._write("spec.toml", _encoded(experiment.to_toml(name if is_ours else "recipe.toml")))
+
     def _write(self, name: str, data: bytes) -> None:
-        write_atomically(self.path / name, data)
+        """Raises SpecError: a full disk, a folder somebody took away."""
+        try:
+            write_atomically(self.path / name, data)
+        except OSError as error:
+            raise SpecError(
+                f"{self.path / name}: cannot be written ({error.strerror}); make room or choose another folder"
+            ) from error
+
+
+def _claim(path: Path) -> Path:
+    """A folder of the user's choice: it may exist, but hold no run. Raises SpecError, OSError."""
+    path.mkdir(parents=True, exist_ok=True)
+    if (path / "run.json").exists():
+        raise SpecError(f"{path}: holds a run already; choose another --run-dir or remove it")
+    return path
+
+
+def _next_free(under: Path, name: str) -> Path:
+    """A folder nobody else has, even one that starts in the same moment. Raises OSError."""
+    path, number = under / name, 1
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            number += 1
+            path = under / f"{name}-{number}"
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise SpecError("the experiment has text that is no Unicode, and cannot be kept as a file") from error
+
+
+def strict_json(value: Any, indent: int | None = None) -> str:
+    """JSON that everybody reads: what is not finite becomes null."""
+    separators = (",", ":") if indent is None else None
+    try:
+        return json.dumps(value, indent=indent, separators=separators, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), indent=indent, separators=separators, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
 
 
 def load_parameters(path: Path, model: Model) -> np.ndarray:

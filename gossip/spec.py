@@ -105,13 +105,17 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         shared["layers"] = [layer.text for layer in self.layers]
         return json.dumps(shared, sort_keys=True, separators=(",", ":")).encode()
 
-    def to_toml(self) -> str:
-        """The experiment as a file `load` reads; every default spelled out."""
-        lines = [f"name = {json.dumps(self.name)}", f"seed = {self.seed}"]
+    def to_toml(self, recipe: str = "") -> str:
+        """The experiment as a file `load` reads; every default spelled out.
+
+        recipe: what data.recipe shall read instead.
+        """
+        lines = [f"name = {_toml(self.name)}", f"seed = {self.seed}"]
         for section in SECTIONS:
-            lines += ["", f"[{section}]"]
             values = msgspec.to_builtins(getattr(self, section))
-            lines += [f"{key} = {json.dumps(value)}" for key, value in values.items() if value not in ("", [], ())]
+            if section == "data" and recipe:
+                values["recipe"] = recipe
+            lines += ["", f"[{section}]", *_toml_lines(values)]
         return "\n".join(lines) + "\n"
 
     @property
@@ -138,6 +142,25 @@ TOP_LEVEL = {
     ],
     "seed": Annotated[int, Meta(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")],
 }
+
+
+def recipe_to_toml(recipe: Recipe) -> str:
+    """The recipe as a file `read_recipe` reads."""
+    values = msgspec.to_builtins(recipe)
+    files = values.pop("files")
+    lines = _toml_lines(values)
+    for file in files:
+        lines += ["", "[[files]]", *_toml_lines(file)]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_lines(values: dict[str, Any]) -> list[str]:
+    return [f"{key} = {_toml(value)}" for key, value in values.items() if value not in ("", [], ())]
+
+
+def _toml(value: Any) -> str:
+    """JSON's strings, numbers and lists are TOML's, but for two things: no surrogate pairs, and DEL is escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def load(path: str | Path) -> Experiment:

@@ -47,6 +47,12 @@ def test_a_written_out_experiment_is_the_same_experiment(tmp_path: Path) -> None
     assert again == experiment
 
 
+def test_any_folder_can_be_written_down(tmp_path: Path) -> None:
+    """TOML knows no surrogate pairs and no bare DEL; JSON writes both."""
+    experiment = load(written(tmp_path, SMALL)).with_node(data_dir='/🐢/\x7f\x1b\t"\\\n#')
+    assert load(written(tmp_path, experiment.to_toml(), "small.toml")) == experiment
+
+
 def test_what_a_node_decides_for_itself_is_not_shared(tmp_path: Path) -> None:
     """Another address or data folder is the same swarm; another learning rate is not."""
     experiment = load(written(tmp_path, SMALL))
