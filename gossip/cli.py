@@ -5,7 +5,7 @@ Heavy imports happen inside the commands, so that --help is instant.
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,14 @@ from gossip import __version__
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 data_dir = click.option("--data-dir", default="", help="A folder that holds the data files.")
 run_dir = click.option("--run-dir", type=click.Path(path_type=Path), help="Where to keep the run. [runs/NAME]")
+
+NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
+
+
+def _node_name(context: click.Context, option: click.Parameter, name: str) -> str:
+    if not NODE_NAME.fullmatch(name):
+        raise click.BadParameter(f"{name!r}: expected 1 to 32 letters, digits, '.', '_' or '-'")
+    return name
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,7 +39,7 @@ def cli() -> None:
 @click.option("--advertise", default="", metavar="HOST:PORT", help="Where others reach this node, if not there.")
 @click.option("--shard", type=click.IntRange(min=0), help="Which shard to train on.  [from the node's key]")
 @click.option("--key", "key_file", type=click.Path(path_type=Path), help="Keep this node's identity in a file.")
-@click.option("--name", default="node", help="The node's name in events and pictures.")
+@click.option("--name", default="node", callback=_node_name, help="The node's name in events and pictures.")
 @data_dir
 @run_dir
 @as_json
@@ -74,6 +82,8 @@ def node(
     )
     with FollowedConsole() if follow else NodeConsole() as console:
         result = run_node(experiment, options, console)
+    if not follow:
+        _print_whereabouts(result["run"])
     _print_json(result, as_json)
 
 
@@ -102,7 +112,9 @@ def train(
     from gossip.spec import load
 
     launcher = Launcher(load(spec), nodes=nodes, host=host, data_dir=data_dir, run_dir=run_dir)
-    _print_json(launcher.run(alone_steps=alone_steps), as_json)
+    result = launcher.run(alone_steps=alone_steps)
+    _print_json(result, as_json)
+    _refuse_failures(result)
 
 
 @cli.command()
@@ -112,7 +124,9 @@ def demo(run_dir: Path | None, as_json: bool) -> None:
     """One minute: four nodes, three digits each, joins, a kill and a goodbye; together they read all ten."""
     from gossip.demo import run_demo
 
-    _print_json(run_demo(run_dir), as_json)
+    result = run_demo(run_dir)
+    _print_json(result, as_json)
+    _refuse_failures(result)
 
 
 @cli.command(name="eval")
@@ -138,5 +152,28 @@ def predict(run: str, image: Path, as_json: bool) -> None:
 
 
 def _print_json(result: dict[str, Any], wanted: bool) -> None:
+    from gossip.runs import strict_json
+
     if wanted:
-        click.echo(json.dumps(result, separators=(",", ":")))
+        click.echo(strict_json(result))
+
+
+def _print_whereabouts(run: str) -> None:
+    """Where a node's model is, and what to do with it. A node that never trained has none."""
+    import shlex
+
+    from gossip.runs import RunFolder
+
+    model = RunFolder(Path(run)).model
+    if model.is_file():
+        click.echo(f"model    {model}\nlook at it with\n  gossip eval {shlex.quote(run)}")
+
+
+def _refuse_failures(result: dict[str, Any]) -> None:
+    """A node that failed by itself is the command's failure too, however well the others did. Raises GossipError."""
+    from gossip.errors import GossipError
+
+    if failed := result["failed"]:
+        raise GossipError(
+            f"{len(failed)} of {len(result['nodes'])} nodes failed: {', '.join(failed)}; more in {result['run']}/nodes/"
+        )

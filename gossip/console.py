@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -46,8 +48,10 @@ class NodeRow:
             case "training":
                 self.state = "training"
             case "finished":
-                self.status |= {"accuracy": event["accuracy"], "step": event["steps"], "samples_per_s": 0.0}
-                self.state = event["outcome"]
+                steps = event.get("steps", 0)
+                accuracy = event.get("accuracy", -1.0) if steps else -1.0  # of the first random numbers: worth nothing
+                self.status |= {"accuracy": accuracy, "step": steps, "samples_per_s": 0.0}
+                self.state = event.get("outcome", "finished")
                 self.up_bytes_per_s = self.down_bytes_per_s = 0.0
             case "killed" | "failed":
                 self.state = event["event"]
@@ -81,26 +85,15 @@ class SwarmView:
     def note(self, text: str) -> None:
         self.notes = [*self.notes[-3:], text]
 
-    def __rich__(self) -> Group:
-        columns = (
-            "step",
-            "loss",
-            "accu-\nracy",
-            "samples\n/s",
-            "kB/s\nup",
-            "kB/s\ndown",
-            "peers",
-            "ex-\nchanges",
-            "failed",
-        )
-        table = narrow_table(self.title, ("node", "state"), columns)
-        for row in self.rows.values():
-            table.add_row(*_cells(row))
-        seconds = time.monotonic() - self._began
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        rows = [_cells(row) for row in self.rows.values()]
+        yield table_that_fits(self.title, COLUMNS, rows, FIRST_TO_GO, console, options.max_width)
+        text = f"{self.progress:4.0%} of its samples, {time.monotonic() - self._began:.0f} s"
         bar = Table.grid(padding=(0, 1))
-        bar.add_row("swarm", ProgressBar(total=1.0, completed=self.progress, width=40),
-                    f"{self.progress:4.0%} of its samples, {seconds:.0f} s")  # fmt: skip
-        return Group(table, bar, *(Text("  " + note, style="dim") for note in self.notes))
+        bar_width = min(40, max(4, options.max_width - len("swarm") - len(text) - 2))
+        bar.add_row("swarm", ProgressBar(total=1.0, completed=self.progress, width=bar_width), text)
+        yield bar
+        yield from (Text("  " + note, style="dim") for note in self.notes)
 
     def line(self) -> str:
         """The whole swarm in one plain line."""
@@ -110,24 +103,67 @@ class SwarmView:
         rate = sum(row.status.get("samples_per_s", 0.0) for row in live)
         up = sum(row.up_bytes_per_s for row in live)
         return (
-            f"{self.progress:4.0%}  {len(live)} nodes training  worst accuracy {worst}  "
+            f"{self.progress:4.0%}  {counted(len(live), 'node')} training  worst accuracy {worst}  "
             f"{rate:,.0f} samples/s  {up / 1000:,.0f} kB/s sent"
         )
 
 
-def narrow_table(title: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    """An empty table whose columns fit 80 characters: names first, numbers to the right."""
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 0), show_edge=False
-    )
-    for name in words:
-        table.add_column(name, no_wrap=True, style="bold" if name == "node" else "")
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
+def counted(number: int, thing: str) -> str:
+    """ "1 node", "2 nodes"."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def printable(text: str) -> str:
+    """Others chose these words: what would steer a terminal is shown as a question mark."""
+    return "".join("?" if unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\n\t" else sign for sign in text)
+
+
+Cell = str | Text
+WORDS = ("node", "state", "end")  # columns to the left; the others are numbers
+
+
+def table_that_fits(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Cell]],
+    first_to_go: Sequence[str],
+    console: Console,
+    width: int,
+) -> Table:
+    """A table at most `width` wide. Digits are never cut: columns of `first_to_go` are left out, in this order."""
+    rows = list(rows)
+    kept = list(columns)
+    for name in ("", *first_to_go):
+        kept = [column for column in kept if column != name]
+        table = _table(title, kept, [[row[columns.index(column)] for column in kept] for row in rows])
+        if Measurement.get(console, console.options.update(width=10_000), table).maximum <= width:
+            break
     return table
 
 
-def _cells(row: NodeRow) -> list[Text | str]:
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
+    """Every cell is taken as it is: square brackets in a name are no markup."""
+    table = Table(title=Text(title, style="bold"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 0),
+                  show_edge=False)  # fmt: skip
+    for name in columns:
+        is_word = name in WORDS
+        table.add_column(
+            Text(name), justify="left" if is_word else "right", no_wrap=True, style="bold" if name == "node" else ""
+        )
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) if isinstance(cell, str) else cell for cell in row))
+    return table
+
+
+COLUMNS = (
+    "node", "state", "step", "loss", "accu-\nracy", "samples\n/s", "kB/s\nup", "kB/s\ndown", "peers", "ex-\nchanges",
+    "failed",
+)  # fmt: skip
+FIRST_TO_GO = ("loss", "kB/s\ndown", "kB/s\nup", "peers", "failed", "ex-\nchanges", "samples\n/s", "step")
+
+
+def _cells(row: NodeRow) -> list[Cell]:
+    """One per name in COLUMNS."""
     status = row.status
     accuracy = status.get("accuracy", -1.0)
     return [
@@ -173,47 +209,83 @@ class SwarmConsole:
             self._live.start()  # not before: a table hides the cursor, and nobody could bring it back yet
         if self._live is None and event["event"] == "status" and time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + LINE_EVERY_S
-            self.say(self.view.line())
+            self.say(self.line())
+
+    def line(self) -> str:
+        """How it goes, in one plain line."""
+        return self.view.line()
 
     def say(self, line: str) -> None:
         """A line that stays, above the table."""
-        self.console.print(line, markup=False, soft_wrap=True)
+        self.console.print(printable(line), markup=False, emoji=False, soft_wrap=True)
 
     def note(self, line: str) -> None:
         """Something happened: under the table on a terminal, a line elsewhere."""
         if self._live is None:
             self.say(line)
         else:
-            self.view.note(line)
+            self.view.note(printable(line))
 
 
 class NodeConsole(SwarmConsole):
     """One node at a terminal."""
 
-    def __init__(self) -> None:
-        super().__init__("this node")
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__("this node", console)
+        self._status: Event = {}
+        self._has_begun = False  # to train
 
     def __enter__(self) -> NodeConsole:
         super().__enter__()
         return self
 
     def on_event(self, event: Event) -> None:
+        self._has_begun |= event["event"] in ("training", "state_received")
+        if event["event"] == "status":
+            self._status = event
         super().on_event(event)
+        if event["event"] == "finished" and not event.get("steps"):
+            self.note("it did not train a single step" if self._has_begun else "it never got the swarm's state")
+            return
         note = NODE_NOTES.get(event["event"])
         if note is not None:
             self.note(note(event))
 
+    def line(self) -> str:
+        status = self._status
+        accuracy = status.get("accuracy", -1.0)
+        row = self.view.rows[status["node"]]
+        return (
+            f"{self.view.progress:4.0%}  of {counted(status.get('members', 1), 'member')}  "
+            f"accuracy {f'{accuracy:.1%}' if accuracy >= 0 else '-'}  "
+            f"{status.get('samples_per_s', 0.0):,.0f} samples/s  {row.up_bytes_per_s / 1000:,.0f} kB/s sent"
+        )
 
+
+def _with(event: Event, words: str, reason: str = "why") -> str:
+    """The words, and the reason where one is given."""
+    return f"{words}: {event[reason]}" if event.get(reason) else words
+
+
+def _peer(event: Event) -> str:
+    return event.get("peer") or "a peer"
+
+
+# A field may be missing, or come from another version: a line for a person is no reason to stop a node.
 NODE_NOTES: dict[str, Callable[[Event], str]] = {
-    "started": lambda e: f"{e['key']} listens at {e['address']}, shard {e['shard']}",
-    "prepared": lambda e: f"{e['parameters']:,} parameters, {e['train_samples']:,} samples of its own",
-    "state_received": lambda e: f"state received from {', '.join(e['donors'])}",
-    "member_alive": lambda e: f"{e['peer']} is here",
-    "member_dead": lambda e: f"{e['peer']} is dead: {e['why']}",
-    "member_left": lambda e: f"{e['peer']} said goodbye",
-    "link_refused": lambda e: f"no link with {e['peer']} at {e['address'] or 'an unknown address'}: {e['reason']}",
-    "leaving": lambda e: f"leaving: {e['why']}",
-    "finished": lambda e: f"accuracy {e['accuracy']:.2%} on {e['looked_at']:,} held-out samples",
+    "started": lambda e: f"{e.get('key', 'it')} listens at {e.get('address') or '-'}, shard {e.get('shard', '-')}",
+    "prepared": lambda e: (
+        f"{e.get('parameters', 0):,} parameters, {counted(e.get('train_samples', 0), 'sample')} of its own"
+    ),
+    "state_received": lambda e: f"state received from {', '.join(e.get('donors') or ['the swarm'])}",
+    "member_alive": lambda e: f"{_peer(e)} is here",
+    "member_dead": lambda e: _with(e, f"{_peer(e)} is dead"),
+    "member_left": lambda e: f"{_peer(e)} said goodbye",
+    "link_refused": lambda e: _with(
+        e, f"no link with {_peer(e)} at {e.get('address') or 'an unknown address'}", "reason"
+    ),
+    "leaving": lambda e: _with(e, "leaving"),
+    "finished": lambda e: f"accuracy {e.get('accuracy', 0.0):.2%} on {e.get('looked_at', 0):,} held-out samples",
 }
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from gossip.console import printable
 from gossip.data.images import read_image
 from gossip.data.store import load_dataset
 from gossip.models.model import build_model
@@ -52,7 +54,7 @@ def predict_image(name: str, image: Path) -> dict[str, Any]:
     }
     ranked = sorted(probabilities.items(), key=lambda item: -item[1])
     for label, probability in ranked[:3]:
-        print(f"{probability:6.1%}  {label}")
+        print(f"{probability:6.1%}  {printable(label)}")
     return {"run": str(run.path), "image": str(image), "class": ranked[0][0], "probabilities": probabilities}
 
 
@@ -61,9 +63,12 @@ def _print_confusion(confusion: np.ndarray, classes: tuple[str, ...]) -> None:
     table = Table(title="rows: what it is, columns: what the model says", title_justify="left", pad_edge=False)
     table.add_column("", style="bold")
     for name in (*classes, "right"):
-        table.add_column(name, justify="right")
+        table.add_column(Text(printable(name)), justify="right")
     for label, name in enumerate(classes):
         row, total = confusion[label], confusion[label].sum()
-        cells = [f"[green]{count}" if label == said else f"{count}" if count else "·" for said, count in enumerate(row)]
-        table.add_row(name, *cells, f"{row[label] / max(1, total):.1%}")
+        cells = [
+            Text(f"{count}" if count or label == said else "·", style="green" if label == said else "")
+            for said, count in enumerate(row)
+        ]
+        table.add_row(Text(printable(name)), *cells, f"{row[label] / max(1, total):.1%}")
     Console(highlight=False).print(table)

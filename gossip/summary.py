@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import textwrap
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gossip.console import SwarmConsole, narrow_table
+from gossip.console import SwarmConsole, counted, table_that_fits
 from gossip.data.store import Dataset, load_dataset
 from gossip.errors import GossipError
 from gossip.models.model import Model, build_model
@@ -22,6 +23,12 @@ from gossip.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from gossip.launcher import Child, Launcher
+
+COLUMNS = (
+    "node", "end", "joined", "steps", "accu-\nracy", "MB up", "MB down", "ex-\nchanges", "failed", "longest\ngap",
+)  # fmt: skip
+FIRST_TO_GO = ("longest\ngap", "joined", "MB down", "failed", "ex-\nchanges", "MB up", "steps")  # where it is narrow
+UNSORTED = "unsorted"  # bytes of nodes that never said of which kind theirs were
 
 
 def summarise(launcher: Launcher, alone_steps: int) -> dict[str, Any]:
@@ -49,6 +56,7 @@ def summarise(launcher: Launcher, alone_steps: int) -> dict[str, Any]:
         "seconds": round(max(child.ended_at or 0.0 for child in survivors) - training_began_at, 2),
         "samples": sum(node["samples"] for node in nodes),
         "survivors": [child.name for child in survivors],
+        "failed": [child.name for child in children if child.end == "failed"],  # by themselves, not on purpose
         "nodes": nodes,
         "bytes_by_kind": _bytes_by_kind(children),
         "lz4_gain_by_kind": _gains(children),
@@ -67,16 +75,13 @@ def summarise(launcher: Launcher, alone_steps: int) -> dict[str, Any]:
 
 def print_summary(result: dict[str, Any], console: SwarmConsole) -> None:
     """The same for a person."""
-    columns = ("joined", "steps", "accu-\nracy", "MB up", "MB down", "ex-\nchanges", "failed", "longest\ngap")
-    table = narrow_table(result["name"], ("node", "end"), columns)
-    for node in result["nodes"]:
-        joined = f"{node['joined_at']:.1f} s" if node["joined_at"] is not None else "never"
-        table.add_row(
-            node["id"], node["end"], joined, f"{node['steps']:,}", _percent(node["accuracy"]),
-            f"{node['bytes_sent'] / 1e6:.2f}", f"{node['bytes_received'] / 1e6:.2f}", f"{node['exchanges']:,}",
-            f"{node['exchanges_failed']:,}", f"{node['longest_gap_s']:.2f} s",
-        )  # fmt: skip
-    console.console.print(table)
+    paper, nodes = console.console, result["nodes"]
+    rows = [_cells(node) for node in nodes]
+    paper.print(table_that_fits(result["name"], COLUMNS, rows, FIRST_TO_GO, paper, paper.width))
+    console.say(_ends(nodes))
+    for node in nodes:
+        if node["why"]:
+            console.say(f"{node['id']} failed: {node['why']}")
     if result["accuracy_alone_max"] is not None:
         console.say(
             f"alone    a node reaches at most {result['accuracy_alone_max']:.1%} "
@@ -86,10 +91,36 @@ def print_summary(result: dict[str, Any], console: SwarmConsole) -> None:
         f"together every survivor reaches at least {result['accuracy_min']:.1%} (mean {result['accuracy_mean']:.1%}, "
         f"mean model {result['accuracy_of_mean_model']:.1%})"
     )
-    total = sum(kind["sent"] for kind in result["bytes_by_kind"].values())
-    kinds = ", ".join(f"{kind} {count['sent'] / 1e6:.2f}" for kind, count in result["bytes_by_kind"].items())
-    console.say(f"{result['seconds']:.1f} s of training, {total / 1e6:.2f} MB sent in all:\n  {kinds}")
+    console.say(f"{result['seconds']:.1f} s of training, {_traffic(result['bytes_by_kind'])}")
     console.say(f"picture  {result['picture']}")
+
+
+def _cells(node: dict[str, Any]) -> list[str]:
+    """One per name in COLUMNS."""
+    joined = f"{node['joined_at']:.1f} s" if node["joined_at"] is not None else "never"
+    return [
+        node["id"], node["end"], joined, f"{node['steps']:,}", _percent(node["accuracy"]),
+        f"{node['bytes_sent'] / 1e6:.2f}", f"{node['bytes_received'] / 1e6:.2f}", f"{node['exchanges']:,}",
+        f"{node['exchanges_failed']:,}", f"{node['longest_gap_s']:.2f} s",
+    ]  # fmt: skip
+
+
+def _ends(nodes: list[dict[str, Any]]) -> str:
+    """ "4 of 6 nodes finished, 1 killed, 1 left"."""
+    ends = Counter(node["end"] for node in nodes)
+    finished = ends.pop("finished", 0)
+    others = "".join(f", {count} {end}" for end, count in sorted(ends.items()))
+    return f"{finished} of {counted(len(nodes), 'node')} finished{others}"
+
+
+def _traffic(bytes_by_kind: dict[str, dict[str, int]]) -> str:
+    sent = {kind: count["sent"] for kind, count in bytes_by_kind.items() if count["sent"]}
+    if not sent:
+        return "nothing sent"
+    words = {UNSORTED: "of nodes killed or failed"}
+    kinds = ", ".join(f"{words.get(kind, kind)} {count / 1e6:.2f}" for kind, count in sent.items())
+    lines = textwrap.wrap(kinds, 78, initial_indent="  ", subsequent_indent="  ")
+    return "\n".join([f"{sum(sent.values()) / 1e6:.2f} MB sent in all:", *lines])
 
 
 def _mean(models: list[np.ndarray]) -> np.ndarray:
@@ -105,13 +136,15 @@ def _node_result(child: Child, began_at: float) -> dict[str, Any]:
     """One row of `nodes`. Times are seconds since the first node began to train."""
     last, status = child.result or {}, child.status
     known = status | last
-    accuracy = known.get("accuracy", -1.0)
+    steps = last.get("steps", status.get("step", 0))
+    accuracy = known.get("accuracy", -1.0) if steps else -1.0  # of the first random numbers: worth nothing
     ended_early = child.end != "finished" and child.ended_at is not None
     return {
         "id": child.name,
         "shard": child.shard,
         "end": child.end,
-        "steps": last.get("steps", status.get("step", 0)),
+        "why": child.why,
+        "steps": steps,
         "samples": known.get("samples", 0),
         "accuracy": accuracy if accuracy >= 0 else None,
         "bytes_sent": known.get("bytes_sent", 0),
@@ -125,11 +158,11 @@ def _node_result(child: Child, began_at: float) -> dict[str, Any]:
 
 
 def _bytes_by_kind(children: list[Child]) -> dict[str, dict[str, int]]:
-    """Bytes on the wire by kind. A killed node never said of which kind its own were: those are "unsorted"."""
+    """Bytes on the wire by kind. A killed node never said of which kind its own were: those are UNSORTED."""
     totals: dict[str, Counter[str]] = {}
     for child in children:
         unsorted = {"sent": child.status.get("bytes_sent", 0), "received": child.status.get("bytes_received", 0)}
-        by_kind = child.result["bytes_by_kind"] if child.result else {"unsorted": unsorted}
+        by_kind = child.result["bytes_by_kind"] if child.result else {UNSORTED: unsorted}
         for kind, ways in by_kind.items():
             totals.setdefault(kind, Counter()).update(ways)
     return {kind: dict(count) for kind, count in sorted(totals.items())}

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from gossip import summary
@@ -63,6 +64,13 @@ def test_a_node_that_finished_reports_what_it_said_and_one_that_was_killed_what_
     assert (never["steps"], never["joined_at"]) == (0, None)
 
 
+def test_a_node_that_failed_says_why_and_one_that_never_trained_has_no_accuracy() -> None:
+    failed = summary._node_result(child("n1", end="failed", why="the loss became nan", ended_at=101.0), 100.0)
+    assert failed["why"] == "the loss became nan"
+    idle = summary._node_result(child("n2", end="left", result=RESULT | {"steps": 0, "accuracy": 0.0975}), 100.0)
+    assert (idle["accuracy"], idle["why"]) == (None, "")
+
+
 def test_bytes_and_gains_add_up_over_nodes() -> None:
     """Of a killed node only the sum is known."""
     children = [child("n0", result=RESULT), child("n1", result=RESULT), child("n2", end="killed", status=STATUS)]
@@ -90,22 +98,53 @@ def test_a_curve_has_what_was_sent_by_the_time_of_each_look() -> None:
     assert summary._curve(child("n1", is_late=True)).joined
 
 
-def test_the_summary_fits_eighty_columns() -> None:
+ROW = {
+    "id": "n12", "end": "finished", "why": "", "joined_at": 1234.5, "steps": 1_234_567, "accuracy": 1.0,
+    "bytes_sent": 12_345_678_900, "bytes_received": 12_345_678_900, "exchanges": 123_456,
+    "exchanges_failed": 1_234, "longest_gap_s": 12.345,
+}  # fmt: skip
+
+
+def printed(width: int = 80, **changes: Any) -> str:
     out = io.StringIO()
-    row = {
-        "id": "n12", "end": "finished", "joined_at": 1234.5, "steps": 1_234_567, "accuracy": 1.0,
-        "bytes_sent": 12_345_678_900, "bytes_received": 12_345_678_900, "exchanges": 123_456,
-        "exchanges_failed": 1_234, "longest_gap_s": 12.345,
-    }  # fmt: skip
     result = {
-        "name": "test", "nodes": [row, row | {"accuracy": None, "joined_at": None}], "accuracy_alone_max": 1.0,
+        "name": "test", "nodes": [ROW, ROW | {"accuracy": None, "joined_at": None}], "accuracy_alone_max": 1.0,
         "alone_steps": 1000, "accuracy_min": 1.0, "accuracy_mean": 1.0, "accuracy_of_mean_model": 1.0,
         "seconds": 12_345.6, "picture": "p", "bytes_by_kind": {
             kind: {"sent": 1_234_567} for kind in ("exchange", "handshake", "heartbeat", "membership", "state")
         },
     }  # fmt: skip
-    summary.print_summary(result, SwarmConsole("test", Console(file=out, width=80)))
-    lines = out.getvalue().splitlines()
-    assert "…" not in out.getvalue()
-    assert [line for line in lines if len(line) > 80] == []
-    assert any("never" in line for line in lines)
+    summary.print_summary(result | changes, SwarmConsole("test", Console(file=out, width=width)))
+    return out.getvalue()
+
+
+def test_the_summary_fits_eighty_columns() -> None:
+    text = printed()
+    assert "…" not in text
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    assert "never" in text
+    assert "2 of 2 nodes finished\n" in text
+
+
+@pytest.mark.parametrize("width", [79, 60, 40])
+def test_a_narrow_summary_leaves_columns_out_and_no_digits(width: int) -> None:
+    text = printed(width)
+    assert "…" not in text
+    assert max(len(line) for line in text.splitlines() if line.startswith("n12")) <= width
+    assert "100.0%" in text
+
+
+def test_the_summary_tells_who_failed_and_why() -> None:
+    ends = [ROW, ROW | {"id": "n1", "end": "failed", "why": "no room [/x]"}, ROW | {"id": "n2", "end": "killed"}]
+    text = printed(nodes=ends)
+    assert "1 of 3 nodes finished, 1 failed, 1 killed" in text
+    assert "n1 failed: no room [/x]" in text
+
+
+def test_bytes_are_told_in_words_and_nothing_is_nothing() -> None:
+    """A run of one node sends nothing; of a killed one nobody knows of what kind its bytes were."""
+    assert "s of training, nothing sent\n" in printed(bytes_by_kind={})
+    text = printed(
+        bytes_by_kind={"exchange": {"sent": 1_000_000}, "state": {"sent": 0}, "unsorted": {"sent": 3_210_000}}
+    )
+    assert "4.21 MB sent in all:\n  exchange 1.00, of nodes killed or failed 3.21\n" in text
