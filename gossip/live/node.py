@@ -254,12 +254,9 @@ class _LiveNode:
             "longest_gap_s": round(self.workers.longest_gap_s, 4),
             "blocks_failed_share": round(trainer.mixer.statistics().failed_share_recent, 4),
         }
-        try:
-            if trainer.steps and trainer.is_finite():
-                self.folder.save_model(self.model, trainer.x, self.experiment)
-            self.folder.note(result=result)
-        except OSError as error:
-            raise SpecError(f"{self.folder.path}: the model cannot be saved ({error.strerror}); make room") from error
+        if trainer.steps and trainer.is_finite():
+            self.folder.save_model(self.model, trainer.x, self.experiment)
+        self.folder.note(result=result)
         self.observe("finished", result)
         return result | {"run": str(self.folder.path)}
 
