@@ -123,10 +123,6 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         """First 8 bytes of the SHA-256 of the canonical form."""
         return hashlib.sha256(self.canonical()).digest()[:8]
 
-    def with_node(self, **settings: Any) -> Experiment:
-        """A copy whose `[node]` table has these settings (command-line options win over the file)."""
-        return msgspec.structs.replace(self, node=msgspec.structs.replace(self.node, **settings))
-
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "data": DataSpec,
