@@ -12,7 +12,7 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +22,7 @@ from gossip.data.partition import Partition, parse_partition
 from gossip.data.recipes import Recipe, find_recipe
 from gossip.errors import SpecError
 from gossip.models.layers import Layer, preset_layers, resolve_layers
+from gossip.units import bytes_per_s_of, seconds_of
 
 CANONICAL_BYTES_MAX = 16_384  # the whole spec travels to a joiner in one frame
 
@@ -46,25 +47,56 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Local SGD on every node, and when the swarm is done."""
+    """Local SGD on every node, and when the swarm is done: as soon as the first criterion holds."""
 
     samples: Annotated[
         int, Meta(ge=1, le=10**15, description="a whole number from 1: samples the whole swarm trains on")
     ] = 2_000_000
-    batch: Annotated[int, Meta(ge=1, le=65_536, description="a whole number from 1 to 65536")] = 32
+    time: Annotated[
+        str, Meta(description='how long the run may last, such as "90 s", "30 min", "2 h" or "3 days"; "" for no limit')
+    ] = ""
+    target_accuracy: Annotated[
+        float, Meta(ge=0, le=1, description="a fraction from 0 to 1 on held-out samples; 0 for no target")
+    ] = 0.0
+    plateau: Annotated[
+        int, Meta(ge=0, le=1000, description="how many looks without progress end the run; 0 for never")
+    ] = 0
+    batch: Annotated[
+        Annotated[int, Meta(ge=1, le=65_536)] | Literal["auto"],
+        Meta(description='a whole number from 1 to 65536, or "auto"'),
+    ] = 32
     learning_rate: Annotated[float, Meta(gt=0, le=100, description="a number above 0, at most 100")] = 0.1
     momentum: Annotated[float, Meta(ge=0, lt=1, description="a number from 0 to below 1")] = 0.9
     weight_decay: Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")] = 0.0
     warmup: Annotated[float, Meta(ge=0, lt=1, description="the share of the run, 0 to below 1")] = 0.03
 
+    @property
+    def batch_first(self) -> int:
+        """What a node begins with; with "auto" also what the learning rate is meant for."""
+        return 32 if self.batch == "auto" else self.batch
+
 
 class ExchangeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How often and how much of the model two nodes average."""
 
-    every_steps: Annotated[int, Meta(ge=1, le=100_000, description="a whole number from 1: local steps")] = 8
+    every_steps: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000)] | Literal["auto"],
+        Meta(description='a whole number from 1, in local steps, or "auto"'),
+    ] = 8
     blocks: Annotated[
-        float, Meta(gt=0, le=1, description="a number above 0, at most 1: the share of the model offered")
+        Annotated[float, Meta(gt=0, le=1)] | Literal["auto"],
+        Meta(description='a number above 0, at most 1: the share of the model offered; or "auto"'),
     ] = 0.25
+
+    @property
+    def every_steps_first(self) -> int:
+        """The period a node begins with, before it has measured anything."""
+        return 8 if self.every_steps == "auto" else self.every_steps
+
+    @property
+    def blocks_first(self) -> float:
+        """The share of the model a node begins with, before it has measured anything."""
+        return 0.25 if self.blocks == "auto" else self.blocks
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +105,15 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     listen: Annotated[str, Meta(description=ENDPOINT_EXPECTED)] = "tcp://0.0.0.0:7700"
     advertise: Annotated[str, Meta(description="HOST:PORT under which others reach this node")] = ""
     data_dir: Annotated[str, Meta(description="a folder that holds the data files")] = ""
+    upload: Annotated[
+        str, Meta(description='what this node may send, such as "1 mbit/s" or "200 kB/s"; "" for no limit')
+    ] = ""
+    backup: Annotated[
+        str, Meta(description="a folder, or a command with {file} in it, that takes copies of the checkpoints")
+    ] = ""
+    checkpoint_every_s: Annotated[
+        float, Meta(ge=1, le=86_400, description="seconds between two checkpoints, 1 to 86400")
+    ] = 60.0
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,7 +237,12 @@ def _experiment(
     _refuse_unknown(table, (*TOP_LEVEL, *SECTIONS), source, "")
     top = {"seed": 1} | {key: _field(table[key], kind, source, key) for key, kind in TOP_LEVEL.items() if key in table}
     sections = {name: _section(table.get(name, {}), kind, source, name) for name, kind in SECTIONS.items()}
-    model, data, node = sections["model"], sections["data"], sections["node"]
+    model, data, node, train = sections["model"], sections["data"], sections["node"], sections["train"]
+    for key, value, read in (("train.time", train.time, seconds_of), ("node.upload", node.upload, bytes_per_s_of)):
+        try:
+            _ = value and read(value)
+        except SpecError as error:
+            raise SpecError(f"{source}: {key} = {error}") from error
     if not is_endpoint(node.listen):
         raise SpecError(f"{source}: node.listen = {node.listen!r}: expected {ENDPOINT_EXPECTED}")
     if node.advertise and not is_address(node.advertise):

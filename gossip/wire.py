@@ -31,6 +31,9 @@ _KINDS: tuple[type[Message], ...] = (
     messages.FragmentRequest,
     messages.Refusal,
     messages.Parting,
+    messages.Command,
+    messages.DialBackRequest,
+    messages.DialBack,
 )
 _NUMBER_OF = {kind: number for number, kind in enumerate(_KINDS)}
 _FIELDS = {
@@ -54,7 +57,7 @@ def decode_message(frame: bytes) -> Message:
             max_array_len=max(messages.MEMBERS_MAX, 32),
             max_map_len=0,
             max_str_len=messages.ADDRESS_CHARS_MAX * 4,
-            max_bin_len=messages.KEY_BYTES,
+            max_bin_len=messages.SIGNATURE_BYTES,
             max_ext_len=0,
         )
         version, number, *fields = values

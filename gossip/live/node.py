@@ -138,7 +138,7 @@ class _LiveNode:
         self.observe("started", {"key": key, "address": self.transport.address, "shard": shard, "pid": os.getpid()})
         self.model, self.trainer = self._prepare(shard)
         self.workers = LiveWorkers(
-            self.trainer, Work(self.trainer, self._on_encoded), self.experiment.exchange.every_steps, self._post
+            self.trainer, Work(self.trainer, self._on_encoded), self.experiment.exchange.every_steps_first, self._post
         )
         self.engine = self._engine()
         self.stop.arm(self.transport.wake)
@@ -187,8 +187,8 @@ class _LiveNode:
             seeds=tuple((key, address) for address, key in self.entry.seeds),
             fragments=self.trainer.fragments,
             samples_total=experiment.train.samples,
-            every_steps=experiment.exchange.every_steps,
-            blocks=experiment.exchange.blocks,
+            every_steps=experiment.exchange.every_steps_first,
+            blocks=experiment.exchange.blocks_first,
         )
         return Engine(
             Node(settings, random.Random(secrets.randbits(64))),

@@ -10,11 +10,12 @@ import enum
 import math
 from dataclasses import dataclass
 
-VERSION = 1
+VERSION = 2
 KEY_BYTES = 32
 ADDRESS_CHARS_MAX = 128  # everywhere: on the command line, in tickets, in hellos, in updates
+SIGNATURE_BYTES = 64
 UPDATES_MAX = 8  # per probe: about 100 bytes each
-MEMBERS_MAX = 256  # per Members reply: 254 bytes each at worst, 65,030 in all, of the 65,536 of a control frame
+MEMBERS_MAX = 224  # per Members reply: 281 bytes each at worst, 62,950 in all, of the 65,536 of a control frame
 COUNT_MAX = 2**62
 
 
@@ -34,6 +35,7 @@ class Phase(enum.IntEnum):
     TRAINING = 1
     SETTLING = 2  # the run is over: goes on mixing, steps no more
     DONE = 3
+    PAUSED = 4  # holds a state and mixes, but steps only when the owner says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ class Status:
     links: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
+    swarm_samples: int = 0  # the swarm's clock as this member reads it
+    run_s: float = 0.0  # how long the run has gone on, as this member reckons
+    wants_end: bool = False  # a stopping criterion holds for this member
+    members: int = 0  # the living, itself included, as this member sees them
+    command: int = 0  # sequence number of the owner's latest command it knows
 
     def __post_init__(self) -> None:
         Phase(self.phase)
@@ -57,12 +64,14 @@ class Status:
             self.sequence,
             self.step,
             self.samples,
-            self.links,
             self.bytes_sent,
             self.bytes_received,
+            self.swarm_samples,
+            self.command,
         ):
             _require(0 <= count <= COUNT_MAX, "a count of the status is out of range")
-        _require(0 <= self.samples_per_s < 1e12, "samples_per_s is out of range")
+        _require(0 <= self.links < 2**16 and 0 <= self.members < 2**32, "links or members is out of range")
+        _require(0 <= self.samples_per_s < 1e12 and 0 <= self.run_s < 1e12, "a rate or a time is out of range")
         _require(math.isfinite(self.loss) and -1 <= self.accuracy <= 1, "loss or accuracy is out of range")
 
 
@@ -71,15 +80,14 @@ class Update:
     """One member, as the sender knows it."""
 
     key: bytes
-    address: str  # "" where it cannot be dialed
+    address: str  # HOST:PORT, or several with commas between, best first; "" where it cannot be dialed
     incarnation: int
     state: int
     status: Status
 
     def __post_init__(self) -> None:
         _require(len(self.key) == KEY_BYTES, "a key has 32 bytes")
-        _require(len(self.address) <= ADDRESS_CHARS_MAX, "an address is too long")
-        _require(self.address.isascii() and self.address.isprintable(), "an address is plain text")
+        _require_address(self.address)
         _require(0 <= self.incarnation < 2**32, "an incarnation is out of range")
         State(self.state)
 
@@ -161,9 +169,11 @@ class Refusal:
     kind: int  # PayloadKind.OFFER or PayloadKind.FRAGMENT
     number: int  # exchange id, or fragment index
     code: str
+    updates: tuple[Update, ...] = ()  # others to ask instead
 
     def __post_init__(self) -> None:
         PayloadKind(self.kind)
+        _require(len(self.updates) <= UPDATES_MAX, f"more than {UPDATES_MAX} updates")
         _require(0 <= self.number < 2**32, "a number is out of range")
         _require(len(self.code) <= 32, "a refusal code is too long")
         _require(self.code.isascii() and self.code.isprintable(), "a refusal code is plain text")
@@ -174,7 +184,48 @@ class Parting:
     """I am about to close this link, for no other reason than that I have enough of them."""
 
 
-Message = Ping | PingRequest | Ack | News | MembersRequest | Members | FragmentRequest | Refusal | Parting
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What the swarm's owner wants of everybody: signed, numbered, applied once, passed on."""
+
+    sequence: int
+    name: str  # pause | resume | stop | set NAME
+    value: str
+    signature: bytes  # Ed25519 over spec hash, sequence, name and value, by the key whose public half the spec names
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.sequence <= COUNT_MAX, "a command's sequence number is out of range")
+        _require(len(self.name) <= 32 and len(self.value) <= 64, "a command is too long")
+        _require((self.name + self.value).isascii() and (self.name + self.value).isprintable(), "not plain text")
+        _require(len(self.signature) == SIGNATURE_BYTES, f"a signature has {SIGNATURE_BYTES} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class DialBackRequest:
+    """Can you reach me under this address? Answered by DialBack."""
+
+    address: str
+
+    def __post_init__(self) -> None:
+        _require_address(self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class DialBack:
+    """What came of dialing the address you asked about: code is empty where it worked."""
+
+    address: str
+    code: str
+
+    def __post_init__(self) -> None:
+        _require_address(self.address)
+        _require(len(self.code) <= 32 and self.code.isascii() and self.code.isprintable(), "not a code")
+
+
+Message = (
+    Ping | PingRequest | Ack | News | MembersRequest | Members | FragmentRequest | Refusal | Parting | Command
+    | DialBackRequest | DialBack
+)  # fmt: skip
 
 
 class PayloadKind(enum.IntEnum):
@@ -200,6 +251,11 @@ class Header:
 def _require_probe(number: int, updates: tuple[Update, ...]) -> None:
     _require(0 <= number < 2**32, "a probe number is out of range")
     _require(len(updates) <= UPDATES_MAX, f"more than {UPDATES_MAX} updates")
+
+
+def _require_address(address: str) -> None:
+    _require(len(address) <= ADDRESS_CHARS_MAX, "an address is too long")
+    _require(address.isascii() and address.isprintable(), "an address is plain text")
 
 
 def _require(holds: bool, text: str) -> None:

@@ -59,7 +59,7 @@ class Trainer:
         self.gradient = np.zeros(padded, np.float32)
         self.momentum = np.zeros(padded, np.float32)
         self.mixer = Mixer(self.x)
-        self.sampler = Sampler(shard, spec.batch, order_seed)
+        self.sampler = Sampler(shard, spec.batch_first, order_seed)
         self.steps = 0
         self.samples = 0
         self.progress = 0.0
@@ -85,7 +85,7 @@ class Trainer:
             self.sampler.next_batch(), self._learning_rate(), self._spec.momentum, self._spec.weight_decay,
         )  # fmt: skip
         self.steps += 1
-        self.samples += self._spec.batch
+        self.samples += self._spec.batch_first
         return loss
 
     def _learning_rate(self) -> float:

@@ -19,9 +19,14 @@ statuses = st.builds(
     samples_per_s=st.floats(0, 1e11),
     loss=st.floats(allow_nan=False, allow_infinity=False),
     accuracy=st.floats(-1, 1),
-    links=counts,
+    links=st.integers(0, 2**16 - 1),
     bytes_sent=counts,
     bytes_received=counts,
+    swarm_samples=counts,
+    run_s=st.floats(0, 1e11),
+    wants_end=st.booleans(),
+    members=numbers,
+    command=counts,
 )
 updates = st.builds(
     msg.Update,
@@ -45,6 +50,16 @@ all_messages = st.one_of(
         kind=st.sampled_from([msg.PayloadKind.OFFER, msg.PayloadKind.FRAGMENT]),
         number=numbers,
         code=st.text(plain, max_size=32),
+        updates=few,
     ),
     st.builds(msg.Parting),
+    st.builds(
+        msg.Command,
+        sequence=st.integers(1, msg.COUNT_MAX),
+        name=st.text(plain, max_size=32),
+        value=st.text(plain, max_size=64),
+        signature=st.binary(min_size=64, max_size=64),
+    ),
+    st.builds(msg.DialBackRequest, address=st.text(plain, max_size=128)),
+    st.builds(msg.DialBack, address=st.text(plain, max_size=128), code=st.text(plain, max_size=32)),
 )

@@ -41,7 +41,7 @@ def text_of(spec: Path, *replacements: tuple[str, str]) -> None:
     [
         ("batch =", "bach =", ["train.bach = 32", "unknown key", "did you mean train.batch?"]),
         ("[model]", "[modle]", ["modle", "did you mean model?"]),
-        ("batch = 32", 'batch = "32"', ["train.batch = '32'", "expected a whole number from 1 to 65536"]),
+        ("batch = 32", 'batch = "32"', ["train.batch = '32'", "expected a whole number from 1 to 65536, or \"auto\""]),
         ("learning_rate = 0.03", "learning_rate = -1", ["train.learning_rate = -1", "above 0"]),
         ("blocks = 0.25", "blocks = 1.5", ["exchange.blocks = 1.5", "at most 1"]),
         ('preset = "mlp"', 'preset = "mpl"', ["model.preset = 'mpl'", "mlp"]),
@@ -70,8 +70,9 @@ def test_a_wrong_experiment_file(write_spec: WriteSpec, old: str, new: str, expe
 
 def test_every_command_that_reads_an_experiment_says_so(start: Start, start_node: Start, write_spec: WriteSpec) -> None:
     spec = write_spec(train_batch=0)
+    expected = 'expected a whole number from 1 to 65536, or "auto"'
     for process in (start_node(spec), start("train", spec)):
-        assert complaint(process) == f"gossip: {spec}: train.batch = 0: expected a whole number from 1 to 65536"
+        assert complaint(process) == f"gossip: {spec}: train.batch = 0: {expected}"
 
 
 def test_no_experiment_file_at_all(start: Start, tmp_path: Path) -> None:
