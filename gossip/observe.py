@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, BinaryIO, Protocol, TextIO
 
 Event = dict[str, Any]
 Observer = Callable[[str, dict[str, Any]], None]
@@ -92,13 +92,22 @@ def parse_event(line: str) -> Event | None:
     return event if isinstance(event, dict) and "event" in event and "node" in event else None
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one: temp, fsync, rename, fsync folder."""
+def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Write a file so that a crash leaves the old one or the new one: temp, fsync, rename, fsync folder.
+
+    mode: who may read it, less the process's umask. Raises OSError, and leaves no temporary file behind.
+    """
+    write_parts_atomically(path, (data,), mode)
+
+
+def write_parts_atomically(path: Path, parts: Iterable[bytes | memoryview], mode: int = 0o666) -> None:
+    """The same for a file of several parts, none of which is copied."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
+        with open_new(temporary, mode) as file:
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -109,3 +118,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def open_new(path: Path, mode: int) -> BinaryIO:
+    """A file nobody else has, not even for the moment between its creation and a chmod."""
+    path.unlink(missing_ok=True)  # of a process with our number that was killed while it wrote
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
