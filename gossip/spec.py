@@ -22,6 +22,7 @@ from gossip.data.partition import Partition, parse_partition
 from gossip.data.recipes import Recipe, find_recipe
 from gossip.errors import SpecError
 from gossip.models.layers import Layer, preset_layers, resolve_layers
+from gossip.protocol.momentum import momentum_refusal
 from gossip.units import bytes_per_s_of, seconds_of
 
 CANONICAL_BYTES_MAX = 16_384  # the whole spec travels to a joiner in one frame
@@ -87,6 +88,10 @@ class ExchangeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Annotated[float, Meta(gt=0, le=1)] | Literal["auto"],
         Meta(description='a number above 0, at most 1: the share of the model offered; or "auto"'),
     ] = 0.25
+    momentum: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(description='"auto", "on" or "off": whether the optimizer\'s momentum is averaged too'),
+    ] = "auto"
 
     @property
     def every_steps_first(self) -> int:
@@ -243,6 +248,8 @@ def _experiment(
             _ = value and read(value)
         except SpecError as error:
             raise SpecError(f"{source}: {key} = {error}") from error
+    if refusal := momentum_refusal(sections["exchange"].momentum, train.momentum):
+        raise SpecError(f"{source}: exchange.momentum = {sections['exchange'].momentum!r}: {refusal}")
     if not is_endpoint(node.listen):
         raise SpecError(f"{source}: node.listen = {node.listen!r}: expected {ENDPOINT_EXPECTED}")
     if node.advertise and not is_address(node.advertise):

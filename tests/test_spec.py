@@ -136,3 +136,15 @@ def test_no_damage_to_a_real_spec_breaks_the_reader(data: st.DataObject) -> None
 
 
 EXPERIMENT = load(CHECKOUT / "deploy" / "experiments" / "two-machines.toml")
+
+
+def test_momentum_that_does_not_exist_cannot_be_averaged(tmp_path: Path) -> None:
+    text = SMALL + '[train]\nmomentum = 0\n[exchange]\nmomentum = "{}"\n'
+    with pytest.raises(SpecError, match=r"exchange\.momentum = 'on': train\.momentum = 0 leaves nothing to average"):
+        load(written(tmp_path, text.format("on")))
+    assert load(written(tmp_path, text.format("auto"))).exchange.momentum == "auto"
+
+
+def test_whether_momentum_is_averaged_is_the_swarms_business(tmp_path: Path) -> None:
+    text = SMALL + '[exchange]\nmomentum = "{}"\n'
+    assert load(written(tmp_path, text.format("on"))).hash != load(written(tmp_path, text.format("off"))).hash

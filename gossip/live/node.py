@@ -189,6 +189,8 @@ class _LiveNode:
             samples_total=experiment.train.samples,
             every_steps=experiment.exchange.every_steps_first,
             blocks=experiment.exchange.blocks_first,
+            average_momentum=experiment.exchange.momentum,
+            momentum=experiment.train.momentum,
         )
         return Engine(
             Node(settings, random.Random(secrets.randbits(64))),

@@ -79,6 +79,7 @@ class AnswerReady:
     body: bytes
     blocks: int
     failed: int
+    momentum_mixed: int = 0  # blocks whose momentum was averaged too
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Mixed:
     exchange_id: int
     blocks: int
     failed: int
+    momentum_mixed: int = 0  # blocks whose momentum was averaged too
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,7 @@ class PickBlocks:
     exchange_id: int
     fraction: float
     skip_in_flight: bool
+    with_momentum: bool = False  # send the momentum of these blocks along, and ask for the peer's
 
 
 @dataclass(frozen=True, slots=True)

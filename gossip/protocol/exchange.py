@@ -83,7 +83,9 @@ class Exchanges:
 
     # -- Exchanges we begin --------------------------------------------------------------------------
 
-    def begin(self, peer: bytes, fraction: float, every_s: float, now: float) -> list[Effect]:
+    def begin(
+        self, peer: bytes, fraction: float, every_s: float, now: float, with_momentum: bool = False
+    ) -> list[Effect]:
         """Offer `fraction` of the blocks to `peer`, if a slot is free.
 
         every_s: time between two exchanges. With messages one way taking D steps and an exchange
@@ -98,7 +100,7 @@ class Exchanges:
         # From a round trip of one period on. Without this rule four nodes that offer everything every 4 steps end
         # at 15 % instead of 96 when an answer takes 8 (analysis/exchange_convergence.py); below it nothing changes.
         skip_in_flight = self._round_trip_s > every_s
-        return [*self._evict(), PickBlocks(exchange_id, fraction, skip_in_flight)]
+        return [*self._evict(), PickBlocks(exchange_id, fraction, skip_in_flight, with_momentum)]
 
     def on_offer_ready(self, exchange_id: int, body: bytes | None, step: int) -> list[Effect]:
         offer = self._offers.get(exchange_id)
@@ -126,14 +128,15 @@ class Exchanges:
         offer.mixing = True
         return [Apply(peer, header, body)]
 
-    def on_mixed(self, exchange_id: int, blocks: int, failed: int, now: float) -> list[Effect]:
+    def on_mixed(self, exchange_id: int, blocks: int, failed: int, now: float, momentum_mixed: int = 0) -> list[Effect]:
         offer = self._offers.pop(exchange_id, None)
         if offer is None:
             return []
         self.completed += 1
         self._measure(now - offer.began_at)
         fields = {"id": exchange_id, "peer": offer.peer.hex()[:8], "blocks": blocks, "blocks_failed": failed,
-                  "seconds": round(now - offer.began_at, 4), "late": offer.late}  # fmt: skip
+                  "momentum_mixed": momentum_mixed, "seconds": round(now - offer.began_at, 4),
+                  "late": offer.late}  # fmt: skip
         return [Emit("exchange_mixed", fields)]
 
     def on_refusal(self, peer: bytes, exchange_id: int, code: str) -> list[Effect]:
@@ -181,13 +184,14 @@ class Exchanges:
         return [Respond(peer, header, body)]
 
     def on_answer_ready(
-        self, peer: bytes, exchange_id: int, body: bytes, blocks: int, failed: int, step: int
+        self, peer: bytes, exchange_id: int, body: bytes, blocks: int, failed: int, step: int, momentum_mixed: int = 0
     ) -> list[Effect]:
         header = self._answering.pop((peer, exchange_id))
         self.answered += 1
         # The offer's own incarnation goes back: it tells the asker which of its lives this answers.
         answer = Header(PayloadKind.ANSWER, header.incarnation, exchange_id, step)
-        fields = {"peer": peer.hex()[:8], "id": exchange_id, "blocks": blocks, "blocks_failed": failed}
+        fields = {"peer": peer.hex()[:8], "id": exchange_id, "blocks": blocks, "blocks_failed": failed,
+                  "momentum_mixed": momentum_mixed}  # fmt: skip
         return [SendPayload(peer, answer, body), Emit("exchange_answered", fields)]
 
     def on_offer_unreadable(self, peer: bytes, exchange_id: int, code: str) -> list[Effect]:

@@ -19,6 +19,7 @@ from gossip.protocol.joining import Donor, Joiner
 from gossip.protocol.links import Links
 from gossip.protocol.membership import Membership
 from gossip.protocol.messages import Phase, State
+from gossip.protocol.momentum import momentum_is_wanted
 from gossip.protocol.partners import Partners
 from gossip.protocol.progress import Progress
 from gossip.protocol.reporting import Reports
@@ -41,6 +42,8 @@ class NodeSettings:
     every_steps: int
     blocks: float
     incarnation: int = 0
+    average_momentum: str = "off"  # exchange.momentum: auto | on | off
+    momentum: float = 0.0  # the optimizer's coefficient
 
 
 class Node:
@@ -70,9 +73,9 @@ class Node:
             ev.StepsDone: self._on_steps_done,
             ev.OfferReady: lambda e, now: self.exchanges.on_offer_ready(e.exchange_id, e.body, self._done.steps),
             ev.AnswerReady: lambda e, now: self.exchanges.on_answer_ready(
-                e.peer, e.exchange_id, e.body, e.blocks, e.failed, self._done.steps
+                e.peer, e.exchange_id, e.body, e.blocks, e.failed, self._done.steps, e.momentum_mixed
             ),
-            ev.Mixed: lambda e, now: self.exchanges.on_mixed(e.exchange_id, e.blocks, e.failed, now),
+            ev.Mixed: lambda e, now: self.exchanges.on_mixed(e.exchange_id, e.blocks, e.failed, now, e.momentum_mixed),
             ev.FragmentReady: lambda e, now: self.donor.on_ready(e.peer, e.index, e.body, self._done.steps),
             ev.FragmentLoaded: self._on_fragment_loaded,
             ev.Evaluated: lambda e, now: self.reports.on_evaluated(e),
@@ -209,11 +212,15 @@ class Node:
             effects.append(ev.Evaluate(full=False))
         if self.progress.is_over:
             return effects + self._settle(now)
-        return effects + self._exchange(self.settings.blocks, self.settings.every_steps * event.step_s, now)
+        with_momentum = momentum_is_wanted(
+            self.settings.average_momentum, self.settings.momentum, self.settings.every_steps
+        )
+        every_s = self.settings.every_steps * event.step_s
+        return effects + self._exchange(self.settings.blocks, every_s, now, with_momentum)
 
-    def _exchange(self, blocks: float, every_s: float, now: float) -> list[ev.Effect]:
+    def _exchange(self, blocks: float, every_s: float, now: float, with_momentum: bool = False) -> list[ev.Effect]:
         peer = self.partners.choose(self.links.up, self.exchanges.open_with())
-        return [] if peer is None else self.exchanges.begin(peer, blocks, every_s, now)
+        return [] if peer is None else self.exchanges.begin(peer, blocks, every_s, now, with_momentum)
 
     def _settle(self, now: float) -> list[ev.Effect]:
         self._enter(Phase.SETTLING)

@@ -57,6 +57,8 @@ class SwarmSettings:
     batch: int = 32
     every_steps: int = 8
     blocks: float = 0.25
+    average_momentum: str = "off"
+    momentum: float = 0.0
     fragments: int = 4
 
 
@@ -91,6 +93,8 @@ class Swarm:
             samples_total=self.settings.samples_total,
             every_steps=self.settings.every_steps,
             blocks=self.settings.blocks,
+            average_momentum=self.settings.average_momentum,
+            momentum=self.settings.momentum,
         )
         rng = random.Random(int.from_bytes(key[:8], "big"))
         make = make_workers or self._idle_workers
