@@ -12,11 +12,11 @@ ever, ever more rarely: that is how the two halves of a healed network find each
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gossip.protocol.events import Dial, Effect, Emit, HangUp, Send
-from gossip.protocol.membership import Membership
+from gossip.protocol.membership import Membership, is_trained
 from gossip.protocol.messages import Parting, State
 
 LINKS_WANTED = 8
@@ -46,6 +46,7 @@ class Links:
         self._membership = membership
         self._rng = rng
         self.up: dict[bytes, float] = {}  # peer -> since when; without those we hung up on
+        self.spared: Callable[[], list[bytes]] = list  # peers a state is on its way to or from: not to be rotated
         self._parting: dict[bytes, None] = {}  # their LinkDown will be no surprise
         self._seeds: dict[bytes, str] = {}
         self._dialing: dict[bytes, str] = {}
@@ -67,6 +68,16 @@ class Links:
             return []  # a ticket of our own
         self._seeds[peer] = address
         return [] if peer in self.up or peer in self._dialing else [self._dial(peer, address)]
+
+    def seek(self, peers: Iterable[bytes], now: float) -> list[Effect]:
+        """Dial members somebody here needs now, beyond LINKS_WANTED; where a dial failed its back-off holds."""
+        effects: list[Effect] = []
+        for peer in peers:
+            address, retry = self._membership.members[peer].address, self._retry.get(peer)
+            may_dial = retry is None or retry.wait_s == RETRY_FIRST_S or now >= retry.not_before
+            if address and may_dial and peer not in self.up and peer not in self._dialing:
+                effects.append(self._dial(peer, address))
+        return effects
 
     def on_link_up(self, peer: bytes, dialed: bool, now: float) -> list[Effect]:
         self._dialing.pop(peer, None)
@@ -167,5 +178,13 @@ class Links:
         return [*self._drop_oldest(), self._dial(*fresh[0])]
 
     def _drop_oldest(self, keep: bytes | None = None) -> list[Effect]:
-        oldest = min((peer for peer in self.up if peer != keep), key=lambda peer: (self.up[peer], peer))
-        return self.hang_up(oldest, "rotated")
+        """The oldest; but first those that can neither exchange nor get a state here, and never one that is spared.
+
+        A storm of newcomers would otherwise push out the links training lives on, and each other before any is served.
+        """
+        spared, members = self.spared(), self._membership.members
+
+        def worth(peer: bytes) -> tuple[bool, float, bytes]:
+            return peer in members and is_trained(members[peer]), self.up[peer], peer
+
+        return self.hang_up(min((p for p in self.up if p != keep and p not in spared), key=worth), "rotated")

@@ -10,7 +10,7 @@ import pytest
 from gossip.protocol import events as ev
 from gossip.protocol.links import GRACE_S, LINKS_MAX, LINKS_WANTED, LOOK_EVERY_S, RETRY_MAX_S, Links
 from gossip.protocol.membership import SUSPICION_S, Membership
-from gossip.protocol.messages import Parting, State, Status, Update
+from gossip.protocol.messages import Parting, Phase, State, Status, Update
 
 ME = b"m" * 32
 
@@ -137,3 +137,24 @@ def test_a_small_swarm_rotates_nothing(links: Links) -> None:
         for effect in links.on_tick(look * LOOK_EVERY_S):
             assert isinstance(effect, ev.Dial)
             links.on_link_up(effect.peer, True, look * LOOK_EVERY_S)
+
+
+def test_a_storm_of_newcomers_pushes_out_neither_training_nor_a_transfer(links: Links) -> None:
+    """Links to the trained and those a state travels over stay; a newcomer who is not served makes room."""
+    trained, served = key(0), key(1)
+    links._membership.on_updates(trained, [Update(trained, "x:1", 0, State.ALIVE, Status(1, Phase.TRAINING))], 0.0)
+    links.spared = lambda: [served]
+    for number in range(60):
+        links.on_link_up(key(number), False, float(number))
+    assert len(links.up) == LINKS_MAX and trained in links.up and served in links.up
+
+
+def test_who_is_needed_now_is_dialed_beyond_the_wanted_links(links: Links) -> None:
+    """A joiner whose donors are busy does not wait for its links to rotate; after a failure the back-off holds."""
+    for number in range(LINKS_WANTED):
+        links.on_link_up(key(number), True, 0.0)
+    learn(links, needed := b"a" * 32)
+    assert dialed(links.on_tick(0.0)) == []
+    assert dialed(links.seek([needed], 0.0)) == [needed] and links.seek([needed], 0.0) == []
+    links.on_link_refused(needed, "x:1", "UNREACHABLE", "", 1.0)
+    assert links.seek([needed], 1.1) == [] and dialed(links.seek([needed], 60.0)) == [needed]
