@@ -25,7 +25,14 @@ from rich.text import Text
 from gossip.observe import Event
 
 LINE_EVERY_S = 5.0  # between plain progress lines
-COLOURS = {"training": "green", "settling": "cyan", "joining": "yellow", "finished": "bold", "left": "blue"}
+COLOURS = {
+    "training": "green",
+    "settling": "cyan",
+    "paused": "yellow",
+    "joining": "yellow",
+    "finished": "bold",
+    "left": "blue",
+}
 
 
 @dataclass(slots=True)
@@ -271,6 +278,10 @@ def _peer(event: Event) -> str:
     return event.get("peer") or "a peer"
 
 
+def command_note(event: Event) -> str:
+    return f"the owner says: {event.get('name', 'something')} {event.get('value', '')}".rstrip()
+
+
 # A field may be missing, or come from another version: a line for a person is no reason to stop a node.
 NODE_NOTES: dict[str, Callable[[Event], str]] = {
     "started": lambda e: f"{e.get('key', 'it')} listens at {e.get('address') or '-'}, shard {e.get('shard', '-')}",
@@ -284,6 +295,7 @@ NODE_NOTES: dict[str, Callable[[Event], str]] = {
     "link_refused": lambda e: _with(
         e, f"no link with {_peer(e)} at {e.get('address') or 'an unknown address'}", "reason"
     ),
+    "command": command_note,
     "leaving": lambda e: _with(e, "leaving"),
     "finished": lambda e: f"accuracy {e.get('accuracy', 0.0):.2%} on {e.get('looked_at', 0):,} held-out samples",
 }

@@ -15,8 +15,10 @@ from gossip.errors import PeerError
 from gossip.ledger import Ledger
 from gossip.observe import Observer
 from gossip.protocol import events as ev
+from gossip.protocol.commands import Checks
+from gossip.protocol.messages import Command
 from gossip.protocol.node import Node
-from gossip.protocol.wire_events import FramesDropped, FramesReceived, WireEvent
+from gossip.protocol.wire_events import FramesDropped, FramesReceived, LinkDown, WireEvent
 
 
 class Clock(Protocol):
@@ -52,7 +54,9 @@ class Engine:
         workers: Workers,
         ledger: Ledger,
         observe: Observer,
+        verify: Callable[[Command], bool] = lambda command: False,
     ) -> None:
+        """verify: is this command the owner's, for this swarm? A swarm without an owner believes nobody."""
         self.node = node
         self.finished: str | None = None  # the reason, once the node is done
         self._spec_hash = spec_hash
@@ -60,6 +64,8 @@ class Engine:
         self._transport = transport
         self._ledger = ledger
         self._observe = observe
+        self._verify = verify
+        self._checks = Checks()
         on_trainer: Callable[[Any], None] = workers.submit
         self._execute: dict[type, Callable[[Any], None]] = {
             ev.Dial: lambda e: transport.dial(e.peer, e.address),
@@ -71,8 +77,8 @@ class Engine:
             ev.Finish: self._finish,
             **dict.fromkeys(
                 (
-                    ev.StartTraining, ev.StopTraining, ev.SetProgress, ev.PickBlocks, ev.Respond, ev.Apply, ev.GiveUp,
-                    ev.Forget, ev.ReadFragment, ev.LoadFragment, ev.Evaluate,
+                    ev.StartTraining, ev.StopTraining, ev.SetProgress, ev.SetLearningRate, ev.PickBlocks, ev.Respond,
+                    ev.Apply, ev.GiveUp, ev.Forget, ev.ReadFragment, ev.LoadFragment, ev.Evaluate,
                 ),
                 on_trainer,
             ),
@@ -92,6 +98,8 @@ class Engine:
             peer = event.peer.hex()[:8] if event.peer else "a stranger"
             self._observe("frames_dropped", {"peer": peer, "code": event.code, "count": event.count})
         else:
+            if isinstance(event, LinkDown):
+                self._checks.forget(event.peer)
             self.handle(event)
 
     def tick_if_due(self) -> None:
@@ -115,11 +123,24 @@ class Engine:
 
     def _parsed(self, peer: bytes, frames: tuple[bytes, ...]) -> ev.Input:
         match frames:
-            case (message,):
-                return ev.MessageReceived(peer, wire.decode_message(message))
+            case (frame,):
+                message = wire.decode_message(frame)
+                if isinstance(message, Command):
+                    self._check(peer, message)
+                return ev.MessageReceived(peer, message)
             case (header, body):
                 return ev.PayloadReceived(peer, wire.decode_header(header, self._spec_hash), body)
         raise PeerError("DECODE_FAILED", f"message of {len(frames)} frames, expected 1 or 2")
+
+    def _check(self, peer: bytes, command: Command) -> None:
+        """Raises PeerError unless the owner signed it. One that would change nothing is not worth a look."""
+        if not self.node.commands.is_news(command):
+            return
+        what = f"command {command.sequence}, {command.name!r}"
+        if not self._checks.take(peer, self._clock.now()):
+            raise PeerError("TOO_MANY_COMMANDS", f"{what}: this peer had its share of signatures checked")
+        if not self._verify(command):
+            raise PeerError("BAD_SIGNATURE", f"{what}: not signed by this swarm's owner for this swarm")
 
     def _send(self, effect: ev.Send) -> None:
         frame = wire.encode_message(effect.message)

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gossip.console import SwarmConsole
+from gossip.console import SwarmConsole, command_note
 from gossip.errors import GossipError
 from gossip.observe import Event, parse_event
+from gossip.owner import OwnerKey
 from gossip.runs import RunFolder
 from gossip.spec import Experiment
 
@@ -65,11 +66,14 @@ class Launcher:
         run_dir: Path | None = None,
         console: SwarmConsole | None = None,
     ) -> None:
-        self.experiment = experiment
+        owner = None if experiment.owner else OwnerKey.new()
+        self.experiment = experiment.owned_by(owner.public) if owner else experiment
         self.nodes = nodes
         self.host = host
         self.data_dir = data_dir
         self.run_folder = RunFolder.create(self.experiment, run_dir)
+        if owner is not None:
+            owner.save(self.run_folder.owner_key)
         self.console = console or SwarmConsole(f"{self.experiment.name}: {nodes} nodes")
         self.children: dict[str, Child] = {}
         self.ticket = ""
@@ -78,6 +82,7 @@ class Launcher:
         self._selector = selectors.DefaultSelector()
         self._log = self.run_folder.events.open("ab", buffering=0)
         self._has_complained = False
+        self._command = 0  # the owner's latest that we told of
         self._stopping_since: float | None = None
         self._stop_signal = 0
 
@@ -236,6 +241,9 @@ class Launcher:
                 return
             case "status":
                 child.status = event
+            case "command" if event["sequence"] > self._command:
+                self._command = event["sequence"]
+                self.console.note(command_note(event))
             case "evaluated":
                 child.looks.append(event)
             case "training":

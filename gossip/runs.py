@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from gossip.models.model import Model
 
-PACKAGES = ("pyzmq", "numpy", "numba", "msgpack", "lz4", "pillow", "msgspec", "safetensors")
+PACKAGES = ("pyzmq", "numpy", "numba", "msgpack", "lz4", "pillow", "msgspec", "safetensors", "cryptography")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,11 @@ class RunFolder:
             return self.events.open("a", encoding="utf-8")
         except OSError as error:
             raise SpecError(f"{self.events}: cannot be written ({error.strerror}); choose another folder") from error
+
+    @property
+    def owner_key(self) -> Path:
+        """Only where the swarm was founded: what lets its owner pause and stop it."""
+        return self.path / "owner.key"
 
     @property
     def model(self) -> Path:

@@ -126,6 +126,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     seed: int
+    owner: str = ""  # Ed25519 public key, 64 hex digits: whose commands the swarm obeys; "" until it is founded
     data: DataSpec
     model: ModelSpec
     train: TrainSpec
@@ -149,14 +150,14 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         del shared["node"]
         shared["data"]["recipe"] = self.recipe.name  # its content is in here; where its file lies is nobody's business
         shared["layers"] = [layer.text for layer in self.layers]
-        return json.dumps(shared, sort_keys=True, separators=(",", ":")).encode()
+        return _canonical_json(shared)
 
     def to_toml(self, recipe: str = "") -> str:
         """The experiment as a file `load` reads; every default spelled out.
 
         recipe: what data.recipe shall read instead.
         """
-        lines = [f"name = {_toml(self.name)}", f"seed = {self.seed}"]
+        lines = [f"name = {_toml(self.name)}", f"seed = {self.seed}", f"owner = {_toml(self.owner)}"]
         for section in SECTIONS:
             values = msgspec.to_builtins(getattr(self, section))
             if section == "data" and recipe:
@@ -167,7 +168,28 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def hash(self) -> bytes:
         """First 8 bytes of the SHA-256 of the canonical form."""
-        return hashlib.sha256(self.canonical()).digest()[:8]
+        return hash_of(self.canonical())
+
+    def owned_by(self, owner: str) -> Experiment:
+        """The same experiment as a swarm of this owner runs it; "" for the file everybody can have written."""
+        return msgspec.structs.replace(self, owner=owner)
+
+
+def hash_of(canonical: bytes) -> bytes:
+    """First 8 bytes of the SHA-256 of a canonical form."""
+    return hashlib.sha256(canonical).digest()[:8]
+
+
+def without_owner(canonical: bytes) -> bytes:
+    """The canonical form of the file a swarm was founded with: what a joiner who has that file says it brings."""
+    try:
+        return _canonical_json(json.loads(canonical) | {"owner": ""})
+    except (ValueError, TypeError):
+        return canonical
+
+
+def _canonical_json(shared: dict[str, Any]) -> bytes:
+    return json.dumps(shared, sort_keys=True, separators=(",", ":")).encode()
 
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
@@ -183,6 +205,13 @@ TOP_LEVEL = {
         Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", description="up to 64 letters, digits, '.', '_', '-'"),
     ],
     "seed": Annotated[int, Meta(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")],
+    "owner": Annotated[
+        str,
+        Meta(
+            pattern=r"^([0-9a-f]{64})?\Z",
+            description='64 hex digits, the public half that "gossip owner-key FILE" prints, or "" for a new key',
+        ),
+    ],
 }
 
 

@@ -17,6 +17,7 @@ from gossip.errors import InvariantError
 from gossip.ledger import Ledger
 from gossip.protocol import events as ev
 from gossip.protocol import messages as msg
+from gossip.protocol.commands import CHECKS_AT_ONCE
 from gossip.protocol.invariants import check
 from gossip.protocol.node import Node, NodeSettings
 from gossip.protocol.wire_events import FramesDropped, FramesReceived, LinkDown, LinkRefused, LinkUp
@@ -94,6 +95,20 @@ def test_a_broken_message_ends_as_a_named_event() -> None:
     for frames in ((b"\xff",), (b"", b""), (b"a", b"b", b"c"), ()):
         bench.engine.on_transport(FramesReceived(PEER, frames))
     assert bench.names().count("message_refused") == 4
+
+
+def test_a_forged_command_costs_little_and_is_named() -> None:
+    """Any member can send one: so many signatures are looked at, the rest is refused unseen."""
+    bench = Bench()
+    bench.engine.on_transport(LinkUp(PEER, False, "p:1"))
+    for sequence in range(1, 101):
+        bench.receive(msg.Command(sequence, "stop", "", bytes(64)))
+    codes = [fields["code"] for name, fields in bench.said if name == "message_refused"]
+    assert codes == ["BAD_SIGNATURE"] * CHECKS_AT_ONCE + ["TOO_MANY_COMMANDS"] * (100 - CHECKS_AT_ONCE)
+    bench.receive(msg.Command(1, "stop", "", bytes(64)), peer=OTHER)
+    assert bench.said[-1][1]["code"] == "BAD_SIGNATURE", "another peer's share is its own"
+    bench.receive(msg.Command(1, "set lr", "-1", bytes(64)), peer=OTHER)
+    assert bench.said[-1][0] == "command_ignored", "what would change nothing is not even verified"
 
 
 def test_what_the_transport_dropped_is_named() -> None:

@@ -91,7 +91,7 @@ def test_requirements_are_the_fixed_few() -> None:
     names = {line.partition(">")[0] for line in lines if line and not line.startswith("#")}
     assert names == {
         "pyzmq", "numpy", "numba", "msgpack", "lz4", "pillow",
-        "click", "rich", "psutil", "safetensors", "msgspec",
+        "click", "rich", "psutil", "safetensors", "msgspec", "cryptography",
     }  # fmt: skip
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert "dependencies" in project["dynamic"]

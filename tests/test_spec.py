@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gossip.errors import SpecError
-from gossip.spec import CANONICAL_BYTES_MAX, Experiment, from_canonical, load
+from gossip.spec import CANONICAL_BYTES_MAX, Experiment, from_canonical, load, without_owner
 
 CHECKOUT = Path(__file__).parents[1]
 SMALL = '[data]\nrecipe = "glyphs"\n[model]\npreset = "mlp"\n'
@@ -43,6 +43,19 @@ def test_what_is_left_out_has_a_default_and_the_file_names_the_experiment(tmp_pa
     assert experiment.seed == 1
     assert experiment.recipe.name == "glyphs"
     assert [layer.text for layer in experiment.layers][-1] == "dense 10"
+
+
+def test_an_owner_makes_it_another_experiment_and_is_all_that_does(tmp_path: Path) -> None:
+    """Commands for one owner's swarm are not for another's; the file everybody has is still recognised."""
+    experiment = load(written(tmp_path, SMALL))
+    owned = experiment.owned_by("0f" * 32)
+    assert owned.hash != experiment.hash
+    assert without_owner(owned.canonical()) == experiment.canonical() == without_owner(experiment.canonical())
+    assert from_canonical(owned.canonical()).owner == owned.owner
+    assert load(written(tmp_path, owned.to_toml())) == owned
+    for wrong in ("0f", "0F" * 32, "x" * 64, "0f" * 32 + "\n"):
+        with pytest.raises(SpecError, match="64 hex digits"):
+            load(written(tmp_path, f"owner = {json.dumps(wrong)}\n" + SMALL))
 
 
 def test_a_written_out_experiment_is_the_same_experiment(tmp_path: Path) -> None:

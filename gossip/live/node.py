@@ -27,12 +27,13 @@ from gossip.engine import Engine
 from gossip.errors import GossipError, NetworkError, SpecError
 from gossip.ledger import Ledger
 from gossip.live.join import join_swarm
-from gossip.live.security import KeyPair, load_or_create_keys
-from gossip.live.tickets import SEEDS_MAX, mint, parse_ticket
+from gossip.live.security import KeyPair, Welcome, load_or_create_keys
+from gossip.live.tickets import SEEDS_MAX, mint, parse_ticket, swarm_id
 from gossip.live.transport import ZmqTransport
 from gossip.live.workers import LiveWorkers
 from gossip.models.model import Model, build_model
 from gossip.observe import Console, EventLog
+from gossip.owner import OwnerKey, SwarmName, verifier
 from gossip.protocol import events as ev
 from gossip.protocol.node import Node, NodeSettings
 from gossip.runs import RunFolder
@@ -77,6 +78,8 @@ def run_node(experiment: Experiment | None, options: NodeOptions, console: Conso
             transport.listen(options.listen)
             entry = _enter(transport, experiment, options.ticket)
             run = RunFolder.create(entry.experiment, options.run_dir)
+            if entry.owner_key is not None:
+                entry.owner_key.save(run.owner_key)
             events = run.open_events()
             stack.callback(_close, events)
             observe = EventLog(events, options.name, time.time, console)
@@ -97,6 +100,11 @@ class _Entry:
     experiment: Experiment
     swarm_key: bytes
     seeds: tuple[tuple[str, bytes], ...]  # (HOST:PORT, public key) of those who let us in; none: we are the first
+    owner_key: OwnerKey | None = None  # where we founded a swarm whose spec names no owner
+
+    @property
+    def swarm(self) -> SwarmName:
+        return SwarmName(self.experiment.hash, swarm_id(self.swarm_key))
 
 
 def _enter(transport: ZmqTransport, experiment: Experiment | None, ticket_text: str) -> _Entry:
@@ -104,13 +112,32 @@ def _enter(transport: ZmqTransport, experiment: Experiment | None, ticket_text: 
     if ticket_text:
         ticket = parse_ticket(ticket_text)
         welcome = join_swarm(transport, ticket, spec=experiment.canonical() if experiment else b"")
-        experiment = experiment or spec.from_canonical(welcome.spec)
+        experiment = _the_swarms(experiment, welcome)
         return _Entry(experiment=experiment, swarm_key=welcome.swarm_key, seeds=ticket.seeds)
     if experiment is None:
         raise SpecError("expected an experiment file, or --join TICKET to take the swarm's")
     swarm_key = secrets.token_bytes(32)
+    owner_key = None if experiment.owner else OwnerKey.new()
+    if owner_key is not None:
+        experiment = experiment.owned_by(owner_key.public)
     transport.become_member(swarm_key, experiment.canonical())
-    return _Entry(experiment=experiment, swarm_key=swarm_key, seeds=())
+    return _Entry(experiment=experiment, swarm_key=swarm_key, seeds=(), owner_key=owner_key)
+
+
+def _the_swarms(brought: Experiment | None, welcome: Welcome) -> Experiment:
+    """The experiment we were let in with. Of a file we brought [node] stays. Raises NetworkError, SpecError."""
+    if brought is not None and not welcome.spec:
+        return brought
+    swarms = spec.from_canonical(welcome.spec)
+    if brought is None:
+        return swarms
+    owned = brought.owned_by(swarms.owner)
+    if owned.hash != swarms.hash or brought.owner:
+        raise NetworkError(
+            f"could not join: BAD_SPEC, the swarm sent experiment {swarms.hash.hex()} and not the one we brought; "
+            "join without a spec to take it"
+        )
+    return owned
 
 
 class _LiveNode:
@@ -200,6 +227,7 @@ class _LiveNode:
             workers=self.workers,
             ledger=self.ledger,
             observe=self.observe,
+            verify=verifier(experiment.owner, self.entry.swarm),
         )
 
     # -- Meanwhile -----------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 import struct
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import zmq
 from zmq.utils import z85
 
 from gossip.errors import NetworkError, PeerError
+from gossip.keyfiles import create_secret, read_secret
 from gossip.live.tcp import checked_address
 
 KEY_BYTES = 32
@@ -66,40 +66,13 @@ _KEY_FILE_HEAD = "gossip secret key 1: "
 
 def load_or_create_keys(path: Path) -> KeyPair:
     """The key pair in `path`, made on first use, readable by its owner only. Raises NetworkError."""
-    try:
-        return _create_keys(path)
-    except FileExistsError:
-        return _load_keys(path)
-    except OSError as error:
-        raise NetworkError(
-            f"{path}: cannot create the key file ({error.strerror}); choose a folder you can write"
-        ) from error
-
-
-def _create_keys(path: Path) -> KeyPair:
     keys = KeyPair.new()
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "w", encoding="ascii") as file:
-        file.write(f"{_KEY_FILE_HEAD}{keys.secret.hex()}\n")
-    return keys
-
-
-def _load_keys(path: Path) -> KeyPair:
     try:
-        mode = path.stat().st_mode
-        text = path.read_bytes()[:1024].decode("ascii").strip()
-        secret = bytes.fromhex(text.removeprefix(_KEY_FILE_HEAD))
-    except OSError as error:
-        raise NetworkError(
-            f"{path}: cannot read the key file ({error.strerror}); give its owner read access"
-        ) from error
-    except ValueError:
-        secret, text = b"", ""
-    if len(secret) != KEY_BYTES or not text.startswith(_KEY_FILE_HEAD):
-        raise NetworkError(f"{path}: not a gossip key file; delete it and a new identity is made")
-    if mode & 0o077:
-        raise NetworkError(f"{path}: other users can read this secret key; run: chmod 600 {path}")
-    return KeyPair.from_secret(secret)
+        create_secret(path, _KEY_FILE_HEAD, keys.secret)
+    except FileExistsError:
+        expected = "a gossip key file; delete it and a new identity is made"
+        return KeyPair.from_secret(read_secret(path, _KEY_FILE_HEAD, expected))
+    return keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +156,7 @@ def _check_prefix(frame: bytes, bytes_max: int, code: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Admitted by `seed`. `spec` is the swarm's canonical spec if the hello had none, else empty."""
+    """Admitted by `seed`. `spec` is the swarm's canonical spec if the hello had none or named no owner, else empty."""
 
     seed: bytes
     swarm_key: bytes = field(repr=False)
@@ -211,11 +184,18 @@ class HelloVerifier:
     """Judges hellos sent to one node, by its own clock and with no help from anybody."""
 
     def __init__(
-        self, swarm_key: bytes, own_public_key: bytes, spec_hash: bytes, wall_clock: Callable[[], float]
+        self,
+        swarm_key: bytes,
+        own_public_key: bytes,
+        spec_hash: bytes,
+        wall_clock: Callable[[], float],
+        file_hash: bytes = NO_SPEC,
     ) -> None:
+        """file_hash: of the spec as a file has it that names no owner; who brings that is sent the swarm's own."""
         self._swarm_key = swarm_key
         self._own = own_public_key
         self._spec_hash = spec_hash
+        self._file_hash = file_hash
         self._wall_clock = wall_clock
 
     def verify(self, frame: bytes, peer: bytes) -> Admitted | Refusal:
@@ -233,13 +213,13 @@ class HelloVerifier:
                 "TICKET_EXPIRED",
                 f"it expired {late_s:.0f} s ago by this member's clock; ask a member for a new ticket",
             )
-        if hello.spec_hash not in (NO_SPEC, self._spec_hash):
+        if hello.spec_hash not in (NO_SPEC, self._spec_hash, self._file_hash):
             return Refusal(
                 "BAD_SPEC",
                 f"experiment {hello.spec_hash.hex()} is not this swarm's {self._spec_hash.hex()}; "
                 "join without a spec and the swarm sends its own",
             )
-        return Admitted(peer, hello.address, wants_spec=hello.spec_hash == NO_SPEC)
+        return Admitted(peer, hello.address, wants_spec=hello.spec_hash != self._spec_hash)
 
 
 def encode_welcome(swarm_key: bytes, spec: bytes) -> bytes:

@@ -35,6 +35,7 @@ from gossip.live.security import (
 )
 from gossip.live.sockets import Intake
 from gossip.protocol.wire_events import FramesDropped, LinkDown, LinkRefused, LinkUp, WireEvent
+from gossip.spec import without_owner
 
 LINKS_DIALED_MAX = 64  # each is three sockets and an inbound queue of 32 MiB at worst
 WAIT_S_MAX = 60.0  # heartbeats are entered in the ledger at least this often
@@ -271,5 +272,6 @@ class ZmqTransport:
 
     def _admit(self) -> None:
         if self._listener is not None and self._swarm_key:
-            verifier = HelloVerifier(self._swarm_key, self.key, spec_hash(self._spec), self._wall_clock)
+            file_hash = spec_hash(without_owner(self._spec))
+            verifier = HelloVerifier(self._swarm_key, self.key, spec_hash(self._spec), self._wall_clock, file_hash)
             self._listener.admit(verifier, self._swarm_key, self._spec)

@@ -208,6 +208,13 @@ class SetProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class SetLearningRate:
+    """The learning rate's peak from now on, as the owner wants it."""
+
+    peak: float
+
+
+@dataclass(frozen=True, slots=True)
 class PickBlocks:
     """Choose and encode the blocks that moved most. Answered by OfferReady."""
 
@@ -297,6 +304,6 @@ class Finish:
 
 
 Effect = (
-    Dial | HangUp | Send | SendPayload | StartTraining | StopTraining | SetProgress | PickBlocks | Respond | Apply
-    | GiveUp | Forget | ReadFragment | LoadFragment | Evaluate | MeasureTraffic | Emit | Finish
+    Dial | HangUp | Send | SendPayload | StartTraining | StopTraining | SetProgress | SetLearningRate | PickBlocks
+    | Respond | Apply | GiveUp | Forget | ReadFragment | LoadFragment | Evaluate | MeasureTraffic | Emit | Finish
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gossip.errors import InvariantError
+from gossip.protocol.commands import REGISTER_OF
 from gossip.protocol.exchange import ANSWERING_MAX, LATE_MAX, OPEN_MAX
 from gossip.protocol.joining import SERVING_MAX
 from gossip.protocol.links import LINKS_MAX
@@ -24,6 +25,7 @@ def check(node: Node) -> None:
         "late exchanges are bounded": counts.late <= LATE_MAX + OPEN_MAX,
         "offers in work are bounded": counts.answering <= ANSWERING_MAX,
         "fragments in work are bounded": node.donor.serving <= SERVING_MAX,
+        "the owner's registers are few": node.commands.held <= len(REGISTER_OF),
         "progress is a share": 0.0 <= node.progress.fraction <= 1.0,
         "our own incarnation is ours": node.membership.incarnation >= node.settings.incarnation,
     }

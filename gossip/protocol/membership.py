@@ -366,4 +366,4 @@ class Membership:
 
 def is_trained(member: Member) -> bool:
     """Does it hold a state of the swarm: can it exchange, can it give state?"""
-    return member.is_alive and member.status.phase in (Phase.TRAINING, Phase.SETTLING)
+    return member.is_alive and member.status.phase in (Phase.TRAINING, Phase.PAUSED, Phase.SETTLING)

@@ -14,6 +14,7 @@ from typing import Any
 
 from gossip.protocol import events as ev
 from gossip.protocol import messages as msg
+from gossip.protocol.commands import STOPPED, Commands
 from gossip.protocol.exchange import Exchanges
 from gossip.protocol.joining import Donor, Joiner
 from gossip.protocol.links import Links
@@ -59,8 +60,11 @@ class Node:
         self.donor = Donor(settings.fragments, settings.incarnation)
         self.progress = Progress(self.membership, settings.samples_total)
         self.settling = Settling(self.membership)
+        self.commands = Commands(self.membership)
         self.phase = Phase.JOINING
         self.reports = Reports(self.membership, self.links, self.exchanges, self.progress)
+        self._has_trained = False
+        self._ramp_steps = 0
         self._done = ev.StepsDone(0, 0, 0.0, 0.0, 0.0)  # as far as the trainer has told us
         self._handlers: dict[type, Callable[[Any, float], list[ev.Effect]]] = {
             LinkUp: self._on_link_up,
@@ -110,7 +114,7 @@ class Node:
         effects += self.membership.on_link_up(event.peer)
         if not self.joiner.is_done:
             effects.append(ev.Send(event.peer, msg.MembersRequest()))
-        return effects
+        return effects + self.commands.on_link_up(event.peer, now)
 
     def _on_link_down(self, event: LinkDown, now: float) -> list[ev.Effect]:
         effects: list[ev.Effect] = []
@@ -119,6 +123,7 @@ class Node:
         effects += self.membership.on_link_closed(event.peer)
         effects += self.links.on_link_down(event.peer, now, event.reason)
         effects += self.exchanges.on_link_down(event.peer)
+        self.commands.on_link_down(event.peer)
         return effects + self.joiner.on_link_down(event.peer, now, self.links.up)
 
     def _on_message_received(self, event: ev.MessageReceived, now: float) -> list[ev.Effect]:
@@ -126,7 +131,7 @@ class Node:
         effects = self._on_message(event.peer, event.message, now)
         if self.membership.incarnation != before:  # a suspicion of us is refuted: that cannot wait
             effects += self.membership.tell_now(self.links.up)
-        return effects
+        return effects + (self.commands.on_contact(event.peer, now) if event.peer in self.links.up else [])
 
     def _on_message(self, peer: bytes, message: msg.Message, now: float) -> list[ev.Effect]:
         linked = self.links.up
@@ -148,6 +153,8 @@ class Node:
                 return self._on_updates(peer, updates, now) + self.joiner.on_members(now, linked)
             case msg.FragmentRequest(index):
                 return self.donor.on_request(peer, index, self._is_trained)
+            case msg.Command() as command:
+                return self._on_command(peer, command, now)
             case msg.Refusal(msg.PayloadKind.OFFER, number, code):
                 return self.exchanges.on_refusal(peer, number, code)
             case msg.Refusal(msg.PayloadKind.FRAGMENT, number, code):
@@ -181,7 +188,7 @@ class Node:
 
     @property
     def _is_trained(self) -> bool:
-        return self.phase in (Phase.TRAINING, Phase.SETTLING)
+        return self.phase in (Phase.TRAINING, Phase.PAUSED, Phase.SETTLING)
 
     def _enter(self, phase: Phase) -> None:
         """A new phase; what we say of ourselves with it is exact, for the swarm's clock."""
@@ -197,11 +204,48 @@ class Node:
         return effects + self._start_training(now, ramp_steps=RAMP_EXCHANGES * self.settings.every_steps)
 
     def _start_training(self, now: float, ramp_steps: int) -> list[ev.Effect]:
+        """We hold a state of the swarm: step, unless its owner wants otherwise."""
+        self._ramp_steps = ramp_steps
+        self._enter(Phase.PAUSED)
+        effects = self._obey(now)
+        return effects + self._say_paused() if self.phase == Phase.PAUSED else effects
+
+    def _step_on(self, now: float) -> list[ev.Effect]:
         self._enter(Phase.TRAINING)
         progress = self.progress.update(self._done.samples, now)
-        effects: list[ev.Effect] = [ev.SetProgress(progress), ev.StartTraining(ramp_steps)]
-        effects.append(ev.Emit("training", {"progress": round(progress, 4)}))
+        effects: list[ev.Effect] = [ev.SetProgress(progress), ev.StartTraining(self._ramp_steps)]
+        effects.append(ev.Emit("resumed" if self._has_trained else "training", {"progress": round(progress, 4)}))
+        self._has_trained = True
         return effects + self.membership.tell_now(self.links.up)
+
+    def _pause(self) -> list[ev.Effect]:
+        self._enter(Phase.PAUSED)
+        return [ev.StopTraining(), *self._say_paused()]
+
+    def _say_paused(self) -> list[ev.Effect]:
+        note = ev.Emit("paused", {"step": self._done.steps, "samples": self._done.samples})
+        return [note, *self.membership.tell_now(self.links.up)]
+
+    def _on_command(self, peer: bytes, command: msg.Command, now: float) -> list[ev.Effect]:
+        is_news = self.commands.is_news(command)
+        effects = self.commands.on_command(peer, command, now, self.links.up)
+        return [*effects, *self._obey(now), *self.membership.tell_now(self.links.up)] if is_news else effects
+
+    def _obey(self, now: float) -> list[ev.Effect]:
+        """Bring what we do to what the owner wants; nothing where it is so already."""
+        commands, phase = self.commands, self.phase
+        effects: list[ev.Effect] = []
+        if commands.samples is not None:
+            self.progress.samples_total = commands.samples
+        if commands.learning_rate is not None:
+            effects.append(ev.SetLearningRate(commands.learning_rate))
+        if phase not in (Phase.TRAINING, Phase.PAUSED):
+            return effects
+        if commands.is_stopped:
+            return effects + self._settle(now)
+        if commands.is_paused:
+            return effects + (self._pause() if phase == Phase.TRAINING else [])
+        return effects + (self._step_on(now) if phase == Phase.PAUSED else [])
 
     def _on_steps_done(self, event: ev.StepsDone, now: float) -> list[ev.Effect]:
         self._done = event
@@ -237,9 +281,9 @@ class Node:
         effects += self.joiner.on_tick(now, self.links.up)
         if self.settling.exchange_is_due(now):
             if self.settling.is_over(self.exchanges.completed, now):
-                return effects + self._finish("the run is over")
+                return effects + self._finish(STOPPED if self.commands.is_stopped else "the run is over")
             effects += self._exchange(1.0, 0.0, now)
-        if self.joiner.is_too_late(self.progress, now):
+        if self.joiner.is_too_late(self.progress, now, self.commands.is_stopped):
             return effects + self._finish("the run ended before this node had its state")
         return effects + self.reports.on_tick(now)
 

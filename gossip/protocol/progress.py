@@ -21,7 +21,7 @@ class Progress:
 
     def __init__(self, membership: Membership, samples_total: int) -> None:
         self._membership = membership
-        self._samples_total = samples_total
+        self.samples_total = samples_total  # the owner may change it
         self._samples = 0.0
         self._looks = 0
 
@@ -33,11 +33,11 @@ class Progress:
     @property
     def fraction(self) -> float:
         """0 at the start, 1 when the run is over."""
-        return min(1.0, self._samples / self._samples_total)
+        return min(1.0, self._samples / self.samples_total)
 
     @property
     def is_over(self) -> bool:
-        return self._samples >= self._samples_total
+        return self._samples >= self.samples_total
 
     def update(self, own_samples: int, now: float) -> float:
         """Recount, and return the fraction."""

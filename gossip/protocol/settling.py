@@ -51,7 +51,7 @@ class Settling:
         others = [member.status.phase for member in self._membership.alive()]
         if all(phase == Phase.DONE for phase in others) or now - self._began_at > PATIENCE_S:
             return True
-        if Phase.TRAINING in others:
+        if Phase.TRAINING in others or Phase.PAUSED in others:
             return False
         if self._all_here_since is None:
             self._all_here_since = completed

@@ -13,18 +13,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from gossip import wire
 from gossip.engine import Engine, Workers
 from gossip.errors import InvariantError
 from gossip.ledger import Ledger
+from gossip.owner import OwnerKey, SwarmName, verifier
 from gossip.protocol import events as ev
 from gossip.protocol.invariants import check
+from gossip.protocol.messages import Message
 from gossip.protocol.node import Node, NodeSettings
-from gossip.protocol.wire_events import WireEvent
+from gossip.protocol.wire_events import FramesReceived, WireEvent
 from gossip.sim.idle import IdleWorkers, Pace
 from gossip.sim.network import Network, NetworkModel
 from gossip.sim.world import World
 
 SPEC_HASH = b"simulate"
+SWARM = SwarmName(SPEC_HASH, b"a swarm.")
 
 
 @dataclass(slots=True)
@@ -74,6 +78,7 @@ class Swarm:
         self.world = World(seed)
         self.network = Network(self.world, network or NetworkModel())
         self.nodes: dict[str, SimNode] = {}
+        self.owner = OwnerKey(hashlib.sha256(f"{seed} owner".encode()).digest())
 
     def add(
         self,
@@ -110,6 +115,7 @@ class Swarm:
             workers=workers,
             ledger=ledger,
             observe=lambda event, fields: events.append((self.world.now(), event, fields)),
+            verify=verifier(self.owner.public, SWARM),
         )
         self.nodes[name] = SimNode(name, key, engine, events)
         self._on(name, lambda node: node.engine.start())
@@ -123,6 +129,10 @@ class Swarm:
     def stop(self, name: str) -> None:
         """Ctrl-C: the node says goodbye."""
         self._on(name, lambda node: node.engine.handle(ev.StopRequested("asked to")))
+
+    def tell(self, name: str, message: Message, sender: bytes = bytes(32)) -> None:
+        """A message from outside the swarm, as the owner's client sends it: over a link that tells of no member."""
+        self._on_transport(name, FramesReceived(sender, (wire.encode_message(message),)))
 
     def pause(self, name: str, seconds: float) -> None:
         """The process stands still (SIGSTOP, a swapping machine); nothing is lost, all is late."""

@@ -64,6 +64,7 @@ class Trainer:
         self.samples = 0
         self.progress = 0.0
         self.ramp_steps = 0
+        self.learning_rate = spec.learning_rate  # the schedule's peak; the owner may change it
         self._spec = spec
         self._dataset = dataset
         self._offered: dict[int, _Offered] = {}
@@ -90,7 +91,7 @@ class Trainer:
 
     def _learning_rate(self) -> float:
         """The swarm's rate at its progress; a newcomer ramps up to it while its first exchanges bring it level."""
-        rate = learning_rate_at(self.progress, self._spec.learning_rate, self._spec.warmup)
+        rate = learning_rate_at(self.progress, self.learning_rate, self._spec.warmup)
         return rate * min(1.0, (self.steps + 1) / self.ramp_steps) if self.ramp_steps else rate
 
     def look(self) -> Evaluation:

@@ -50,6 +50,7 @@ class Work:
             ev.ReadFragment: self._read_fragment,
             ev.LoadFragment: self._load_fragment,
             ev.SetProgress: lambda e: [self._on_trainer(lambda: setattr(trainer, "progress", e.progress))],
+            ev.SetLearningRate: lambda e: [self._on_trainer(lambda: setattr(trainer, "learning_rate", e.peak))],
             ev.Evaluate: self._evaluate,
         }
 

@@ -28,6 +28,7 @@ from gossip.live.security import (
     spec_hash,
 )
 from gossip.protocol.messages import ADDRESS_CHARS_MAX
+from gossip.spec import without_owner
 
 SWARM_KEY, DIALER, LISTENER, OTHER = b"s" * 32, b"d" * 32, b"l" * 32, b"o" * 32
 SPEC = b'{"name":"test"}'
@@ -60,6 +61,17 @@ def test_a_good_hello_is_admitted_and_fits_its_limit() -> None:
 
 def test_who_brings_the_swarms_spec_is_not_sent_it_again() -> None:
     assert verifier().verify(hello(spec=SPEC), DIALER) == Admitted(DIALER, "", wants_spec=False)
+
+
+def test_who_brings_the_file_the_swarm_was_founded_with_is_sent_what_names_its_owner() -> None:
+    """A file names no owner, since its swarm's was made with the swarm."""
+    owned = b'{"name":"test","owner":"' + b"0f" * 32 + b'"}'
+    file = without_owner(owned)
+    judge = HelloVerifier(SWARM_KEY, LISTENER, spec_hash(owned), lambda: NOW, spec_hash(file))
+    assert judge.verify(hello(spec=file), DIALER) == Admitted(DIALER, "", wants_spec=True)
+    assert judge.verify(hello(spec=owned), DIALER) == Admitted(DIALER, "", wants_spec=False)
+    other = owned.replace(b"0f0f", b"aaaa")
+    assert refusal_code(judge.verify(hello(spec=other), DIALER)) == "BAD_SPEC", "another owner's swarm"
 
 
 def test_another_spec_is_refused() -> None:
