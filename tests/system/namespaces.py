@@ -1,10 +1,11 @@
-"""Two machines in one: network namespaces joined by a virtual cable."""
+"""Several machines in one: network namespaces joined by a virtual cable, or by a switch."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,6 +80,47 @@ def _lay_cable(first: Machine, second: Machine) -> None:
         ip("-n", name, "link", "set", name, "address", machine.mac, "up")
         ip("-n", name, "route", "add", "default", "dev", name)  # how a machine finds its own outside address
         ip("-n", name, "neigh", "add", other.ip, "lladdr", other.mac, "dev", name)  # nor ARP
+
+
+@contextlib.contextmanager
+def machines(count: int) -> Iterator[list[Machine]]:
+    """Namespaces on one switch, which is a bridge in a namespace of its own. Skips where that cannot be had.
+
+    Whatever runs in them at the end is killed: a daemon outlives the command that started it.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("needs root for network namespaces")
+    tag = f"gm{os.getpid() % 100_000}x{next(_COUNT)}"
+    switch = f"{tag}s"
+    found = [Machine(f"{tag}m{i}", f"10.231.9.{i + 1}", f"02:00:00:00:02:{i + 1:02x}") for i in range(count)]
+    try:
+        try:
+            ip("netns", "add", switch)
+            ip("-n", switch, "link", "add", "bridge", "type", "bridge")
+            ip("-n", switch, "link", "set", "bridge", "up")
+            for machine in found:
+                _plug_in(machine, switch)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"needs network namespaces, veth and bridges: {getattr(error, 'stderr', error)}")
+        yield found
+    finally:
+        for name in (*(machine.name for machine in found), switch):
+            pids = subprocess.run(["ip", "netns", "pids", name], check=False, capture_output=True, text=True).stdout
+            for pid in pids.split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+def _plug_in(machine: Machine, switch: str) -> None:
+    name, socket = machine.name, f"p{machine.name}"
+    ip("netns", "add", name)
+    ip("link", "add", name, "netns", name, "type", "veth", "peer", "name", socket, "netns", switch)
+    ip("-n", switch, "link", "set", socket, "master", "bridge", "up")
+    ip("-n", name, "link", "set", "lo", "up")
+    ip("-n", name, "addr", "add", f"{machine.ip}/24", "dev", name)
+    ip("-n", name, "link", "set", name, "address", machine.mac, "up")
+    ip("-n", name, "route", "add", "default", "dev", name)  # how a machine finds its own outside address
 
 
 def readme_blocks(section: str) -> list[tuple[str, str]]:
