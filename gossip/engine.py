@@ -72,6 +72,7 @@ class Engine:
             ev.HangUp: lambda e: transport.hang_up(e.peer),
             ev.Send: self._send,
             ev.SendPayload: self._send_payload,
+            ev.SaveCheckpoint: lambda e: workers.submit(ev.SaveCheckpoint(self.notes(e.notes))),
             ev.MeasureTraffic: self._measure_traffic,
             ev.Emit: lambda e: observe(e.name, e.fields),
             ev.Finish: self._finish,
@@ -108,6 +109,10 @@ class Engine:
 
     def seconds_to_deadline(self) -> float:
         return max(0.0, self.node.next_deadline() - self._clock.now())
+
+    def notes(self, notes: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The node's notes (or these, taken of it) and the ledger's: what a restart wants to know again."""
+        return {**(self.node.notes() if notes is None else notes), "ledger": self._ledger.notes()}
 
     def _do(self, effects: list[ev.Effect]) -> None:
         for effect in effects:

@@ -8,7 +8,7 @@ TCP proxy (every constant) and against the kernel's interface counters (tests/li
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 Direction = Literal["sent", "received"]
@@ -73,6 +73,16 @@ class Ledger:
         """A part of `raw` bytes went out as `stored` (equal where lz4 did not shrink it)."""
         self._raw[part] += raw
         self._stored[part] += stored
+
+    def notes(self) -> dict[str, dict[str, list[int]]]:
+        """The book so far, as plain JSON."""
+        return {way: {kind: list(traffic) for kind, traffic in kinds.items()} for way, kinds in self.totals().items()}
+
+    def restore(self, notes: Mapping[str, Mapping[str, Sequence[int]]]) -> None:
+        """Add what a former life of this node has entered."""
+        for way, kinds in notes.items():
+            for kind, (wire_bytes, messages) in kinds.items():
+                self.record("received" if way == "received" else "sent", kind, wire_bytes, messages)
 
     def totals(self) -> dict[Direction, dict[str, Traffic]]:
         """Traffic by direction and kind, kinds in alphabetical order."""

@@ -1,4 +1,4 @@
-"""Two threads: one owns the trainer and steps, one turns arrays into bytes and back.
+"""Three threads: one owns the trainer and steps, one turns arrays into bytes and back, one waits for the disk.
 
 The trainer's thread never waits while there are steps to do: between two steps it takes what lies
 in its mailbox, and only a trainer that does not step sleeps there. Kernels release the GIL, so the
@@ -13,6 +13,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gossip.protocol import events as ev
@@ -23,7 +24,7 @@ _Job = Callable[[], None]
 
 
 class LiveWorkers:
-    """The engine's Workers port. `deliver` is called from both threads and must be safe for that."""
+    """The engine's Workers port. `deliver` is called from every thread and must be safe for that."""
 
     def __init__(self, trainer: Trainer, work: Work, every_steps: int, deliver: Callable[[ev.Input], None]) -> None:
         self.failure: BaseException | None = None  # a bug in a worker: the loop raises it
@@ -37,7 +38,10 @@ class LiveWorkers:
         self._clock = _StepClock()
         self._threads = [
             threading.Thread(target=self._guard, args=(self._run_trainer,), name="trainer", daemon=True),
-            threading.Thread(target=self._guard, args=(self._run_codec,), name="codec", daemon=True),
+            *(
+                threading.Thread(target=self._guard, args=(partial(self._run, where),), name=where.value, daemon=True)
+                for where in (Where.CODEC, Where.SAVER)
+            ),
         ]
         for thread in self._threads:
             thread.start()
@@ -51,13 +55,17 @@ class LiveWorkers:
         else:
             self._advance(self._work.chain(effect), None)
 
+    def on_saver(self, job: _Job) -> None:
+        """Have something written on the saver's thread; it must not raise."""
+        self._post(Where.SAVER, job)
+
     @property
     def longest_gap_s(self) -> float:
         """Longest time between two steps so far."""
         return self._clock.longest_gap_s
 
     def close(self, patience_s: float | None = None) -> bool:
-        """End both threads after the job in hand. True if they have ended: the trainer is the caller's then.
+        """End the threads after the job in hand. True if they have ended: the trainer is the caller's then.
 
         patience_s: how long to wait for a step in hand; None for as long as it takes.
         """
@@ -94,7 +102,7 @@ class LiveWorkers:
                 self._step()
 
     def _start(self, ramp_steps: int) -> None:
-        self._trainer.ramp_steps = ramp_steps
+        self._trainer.begin(ramp_steps)
         self._is_stepping = True
         self._clock.restart()
 
@@ -116,10 +124,10 @@ class LiveWorkers:
         loss, step_s = clock.take()
         self._deliver(ev.StepsDone(trainer.steps, trainer.samples, loss, step_s, clock.longest_gap_s))
 
-    # -- The codec's thread --------------------------------------------------------------------------
+    # -- The other threads ---------------------------------------------------------------------------
 
-    def _run_codec(self) -> None:
-        mailbox = self._mailboxes[Where.CODEC]
+    def _run(self, where: Where) -> None:
+        mailbox = self._mailboxes[where]
         while (job := mailbox.get()) is not None:
             job()
 

@@ -143,10 +143,28 @@ class Traffic:
     bytes_received: int
 
 
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    """Our state is on the disk, whole."""
+
+    step: int
+    bytes: int
+    copy_s: float  # how long training stood still for it
+    seconds: float  # how long the disk took
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFailed:
+    """Our state could not be written; the last checkpoint that could is still there."""
+
+    kind: str  # such as ENOSPC
+    why: str
+
+
 Input = (
     LinkUp | LinkDown | LinkRefused | MessageReceived | PayloadReceived | Tick | StopRequested | StepsDone
     | OfferReady | AnswerReady | Mixed | PayloadUnreadable | FragmentReady | FragmentLoaded | Evaluated
-    | TrainingFailed | Traffic
+    | TrainingFailed | Traffic | CheckpointSaved | CheckpointFailed
 )  # fmt: skip
 
 
@@ -280,6 +298,13 @@ class Evaluate:
     full: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SaveCheckpoint:
+    """Write our state, and these notes, to the disk. Answered by CheckpointSaved or CheckpointFailed."""
+
+    notes: dict[str, Any]
+
+
 # -- Effects: on everything else ------------------------------------------------------------------
 
 
@@ -305,5 +330,6 @@ class Finish:
 
 Effect = (
     Dial | HangUp | Send | SendPayload | StartTraining | StopTraining | SetProgress | SetLearningRate | PickBlocks
-    | Respond | Apply | GiveUp | Forget | ReadFragment | LoadFragment | Evaluate | MeasureTraffic | Emit | Finish
+    | Respond | Apply | GiveUp | Forget | ReadFragment | LoadFragment | Evaluate | SaveCheckpoint | MeasureTraffic
+    | Emit | Finish
 )  # fmt: skip

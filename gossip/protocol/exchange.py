@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gossip.protocol.events import Apply, Effect, Emit, Forget, GiveUp, PickBlocks, Respond, Send, SendPayload
@@ -70,6 +71,13 @@ class Exchanges:
     def round_trip_s(self) -> float:
         """Smoothed time from an offer's choice to its answer's application; 0 before the first."""
         return self._round_trip_s
+
+    def notes(self) -> dict[str, int]:
+        """Counts that go on after a restart; what was open is over."""
+        return {"completed": self.completed, "failed": self.failed, "answered": self.answered}
+
+    def restore(self, notes: Mapping[str, int]) -> None:
+        self.completed, self.failed, self.answered = notes["completed"], notes["failed"], notes["answered"]
 
     def open_with(self) -> list[bytes]:
         return [offer.peer for offer in self._offers.values() if not offer.late]

@@ -46,6 +46,8 @@ MEMBERS_KNOWN_MAX = 4_096
 PROBES_MAX = 64  # probes under way, those for others included
 # Others in a message that has no news to tell: 0.9 kB per second and node at 64 nodes. With news it is filled.
 STATUSES_PER_MESSAGE = 3
+# A status number of any life is above all of the lives before: one life would have to speak this often.
+STATUSES_PER_LIFE = 2**28
 # How often one piece of news is retold. SWIM asks for a small multiple of log(members).
 RETELL_FACTOR = 3
 
@@ -87,7 +89,7 @@ class Membership:
         self.key = key
         self.address = address
         self.incarnation = incarnation
-        self.status = Status()
+        self.status = Status(sequence=incarnation * STATUSES_PER_LIFE)
         self.members: dict[bytes, Member] = {}
         self._rng = rng
         self._left = False

@@ -24,6 +24,8 @@ from gossip.protocol.momentum import momentum_is_wanted
 from gossip.protocol.partners import Partners
 from gossip.protocol.progress import Progress
 from gossip.protocol.reporting import Reports
+from gossip.protocol.resuming import Choice, Resumed, Resuming
+from gossip.protocol.saving import Saving
 from gossip.protocol.settling import Settling
 from gossip.protocol.wire_events import LinkDown, LinkRefused, LinkUp
 
@@ -42,7 +44,9 @@ class NodeSettings:
     samples_total: int
     every_steps: int
     blocks: float
-    incarnation: int = 0
+    incarnation: int = 0  # higher than any this key has used before
+    checkpoint_every_s: float = 60.0
+    resumed: Resumed | None = None  # this node was here before, and the trainer holds its state
     average_momentum: str = "off"  # exchange.momentum: auto | on | off
     momentum: float = 0.0  # the optimizer's coefficient
 
@@ -52,24 +56,27 @@ class Node:
 
     def __init__(self, settings: NodeSettings, rng: random.Random) -> None:
         self.settings = settings
+        self._rng = rng
         self.membership = Membership(settings.key, settings.address, rng, settings.incarnation)
         self.links = Links(self.membership, rng)
         self.partners = Partners(self.membership, rng)
         self.exchanges = Exchanges(settings.incarnation, first_id=rng.getrandbits(31))
-        self.joiner = Joiner(settings.fragments if settings.seeds else 0, self.membership, rng)
+        self.joiner = self._new_joiner(0 if settings.resumed or not settings.seeds else settings.fragments)
         self.donor = Donor(settings.fragments, settings.incarnation)
         self.progress = Progress(self.membership, settings.samples_total)
         self.settling = Settling(self.membership)
         self.commands = Commands(self.membership)
+        self.saving = Saving(settings.checkpoint_every_s)
+        self.resuming = Resuming(self.membership, self.progress)
         self.phase = Phase.JOINING
         self.reports = Reports(self.membership, self.links, self.exchanges, self.progress)
         self._has_trained = False
         self._ramp_steps = 0
-        self._done = ev.StepsDone(0, 0, 0.0, 0.0, 0.0)  # as far as the trainer has told us
+        self._done = self._restored(settings.resumed or Resumed())  # as far as the trainer has told us
         self._handlers: dict[type, Callable[[Any, float], list[ev.Effect]]] = {
             LinkUp: self._on_link_up,
             LinkDown: self._on_link_down,
-            LinkRefused: lambda e, now: self.links.on_link_refused(e.peer, e.address, e.code, e.reason, now),
+            LinkRefused: self._on_link_refused,
             ev.MessageReceived: self._on_message_received,
             ev.PayloadReceived: self._on_payload,
             ev.PayloadUnreadable: self._on_unreadable,
@@ -85,6 +92,8 @@ class Node:
             ev.Evaluated: lambda e, now: self.reports.on_evaluated(e),
             ev.TrainingFailed: lambda e, now: self._finish(f"the loss became {e.loss} at step {e.step}: {ADVICE}"),
             ev.Traffic: lambda e, now: self.reports.on_traffic(e, self.phase, self._done, now),
+            ev.CheckpointSaved: lambda e, now: self.saving.on_saved(e),
+            ev.CheckpointFailed: lambda e, now: self.saving.on_failed(e),
             ev.StopRequested: lambda e, now: self._finish(e.reason),
         }
 
@@ -98,23 +107,42 @@ class Node:
         """The first effects of a node's life: train at once, or dial the seeds."""
         if not self.settings.seeds:
             return self._start_training(now, ramp_steps=0)
+        if self.settings.resumed:
+            self.resuming.begin((key for key, _ in self.settings.seeds), now)
         return [effect for key, address in self.settings.seeds for effect in self.links.dial_seed(key, address)]
 
     def next_deadline(self) -> float:
         """When the next Tick is due, at the latest."""
         if self.phase == Phase.DONE:
             return math.inf
-        machines = (self.membership, self.links, self.exchanges, self.joiner, self.settling, self.reports)
+        machines = (
+            self.membership, self.links, self.exchanges, self.joiner, self.settling, self.reports, self.saving,
+            self.resuming,
+        )  # fmt: skip
         return min(machine.next_deadline() for machine in machines)
+
+    def notes(self) -> dict[str, Any]:
+        """What this node wants to know again after a restart, as plain JSON: goes into its checkpoints."""
+        return {
+            "incarnation": self.membership.incarnation,
+            "progress": self.progress.notes(),
+            "exchanges": self.exchanges.notes(),
+            "commands": self.commands.notes(),
+        }
 
     # -- Network -------------------------------------------------------------------------------------
 
     def _on_link_up(self, event: LinkUp, now: float) -> list[ev.Effect]:
         effects = self.links.on_link_up(event.peer, event.dialed, now)
         effects += self.membership.on_link_up(event.peer)
-        if not self.joiner.is_done:
+        if not self.joiner.is_done or self.resuming.is_undecided:
             effects.append(ev.Send(event.peer, msg.MembersRequest()))
         return effects + self.commands.on_link_up(event.peer, now)
+
+    def _on_link_refused(self, event: LinkRefused, now: float) -> list[ev.Effect]:
+        effects = self.links.on_link_refused(event.peer, event.address, event.code, event.reason, now)
+        self.resuming.on_refused(event.peer)
+        return effects + self._choose_state(now)
 
     def _on_link_down(self, event: LinkDown, now: float) -> list[ev.Effect]:
         effects: list[ev.Effect] = []
@@ -150,7 +178,8 @@ class Node:
                 return self.links.on_parting(peer)
             case msg.Members(updates):
                 self.links.look_soon(now)
-                return self._on_updates(peer, updates, now) + self.joiner.on_members(now, linked)
+                effects = self._on_updates(peer, updates, now) + self.joiner.on_members(now, linked)
+                return effects + self._choose_state(now, heard=True)
             case msg.FragmentRequest(index):
                 return self.donor.on_request(peer, index, self._is_trained)
             case msg.Command() as command:
@@ -184,6 +213,36 @@ class Node:
             return [note, *self.exchanges.on_unreadable(number, event.code)]
         return [note, *self.joiner.on_unreadable(number, event.code, now)]
 
+    # -- Coming back ---------------------------------------------------------------------------------
+
+    def _new_joiner(self, fragments: int) -> Joiner:
+        return Joiner(fragments, self.membership, self._rng)
+
+    def _restored(self, resumed: Resumed) -> ev.StepsDone:
+        """Where we were: counts only ever grow, also across restarts."""
+        if resumed.notes:
+            self.progress.restore(resumed.notes["progress"])
+            self.exchanges.restore(resumed.notes["exchanges"])
+            self.commands.restore(resumed.notes["commands"])
+        self.membership.set_status(step=resumed.steps, samples=resumed.samples)
+        return ev.StepsDone(resumed.steps, resumed.samples, 0.0, 0.0, 0.0)
+
+    def _choose_state(self, now: float, heard: bool = False) -> list[ev.Effect]:
+        match self.resuming.choose(self._done.samples, heard, now):
+            case None:
+                return []
+            case Choice.OWN:
+                return self._start_training(now, ramp_steps=0)
+            case Choice.SWARM:
+                self.joiner = self._new_joiner(self.settings.fragments)
+                note = ev.Emit("far_behind", {"step": self._done.steps, "progress": round(self.progress.fraction, 4)})
+                return [note, *self.joiner.on_members(now, self.links.up)]
+
+    def _go_on_alone(self, now: float) -> list[ev.Effect]:
+        """Whoever was to give us the swarm's state is gone: ours has to do."""
+        self.joiner = self._new_joiner(0)
+        return [ev.Emit("state_given_up", {"why": "no donor is left"}), *self._start_training(now, ramp_steps=0)]
+
     # -- Training ------------------------------------------------------------------------------------
 
     @property
@@ -196,6 +255,8 @@ class Node:
         self.membership.set_status(phase=phase, step=self._done.steps, samples=self._done.samples, samples_per_s=0.0)
 
     def _on_fragment_loaded(self, event: ev.FragmentLoaded, now: float) -> list[ev.Effect]:
+        if self.joiner.is_done:
+            return []  # we went on without it
         effects = self.joiner.on_loaded(event.index, now, self.links.up)
         if not self.joiner.is_done:
             return effects
@@ -212,8 +273,10 @@ class Node:
 
     def _step_on(self, now: float) -> list[ev.Effect]:
         self._enter(Phase.TRAINING)
+        self.saving.begin(now)
         progress = self.progress.update(self._done.samples, now)
         effects: list[ev.Effect] = [ev.SetProgress(progress), ev.StartTraining(self._ramp_steps)]
+        self._ramp_steps = 0  # after a pause there is nothing to be brought level
         effects.append(ev.Emit("resumed" if self._has_trained else "training", {"progress": round(progress, 4)}))
         self._has_trained = True
         return effects + self.membership.tell_now(self.links.up)
@@ -283,7 +346,13 @@ class Node:
             if self.settling.is_over(self.exchanges.completed, now):
                 return effects + self._finish(STOPPED if self.commands.is_stopped else "the run is over")
             effects += self._exchange(1.0, 0.0, now)
-        if self.joiner.is_too_late(self.progress, now, self.commands.is_stopped):
+        effects += self._choose_state(now)
+        effects += self.saving.on_tick(now, self.notes)
+        is_too_late = self.joiner.is_too_late(self.progress, now, self.commands.is_stopped)
+        if self.settings.resumed and not self.joiner.is_done:
+            if is_too_late or self.resuming.is_left_alone(bool(self.links.up), now):
+                effects += self._go_on_alone(now)
+        elif is_too_late:
             return effects + self._finish("the run ended before this node had its state")
         return effects + self.reports.on_tick(now)
 

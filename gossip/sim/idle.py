@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from gossip.protocol import events as ev
 from gossip.sim.world import World
@@ -19,19 +20,32 @@ class Pace:
     exchange_s: float = 0.0005  # one chain of an exchange: measured order of magnitude for 100k parameters
 
 
+@dataclass(slots=True)
+class Disk:
+    """What survives a crash of one simulated node."""
+
+    steps: int = 0
+    samples: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
 class IdleWorkers:
     """No arrays at all: every effect is answered with bodies of the right order of size. For protocol scenarios."""
 
     OFFER, ANSWER, FRAGMENT = b"o" * 4_000, b"a" * 2_000, b"f" * 8_000
 
-    def __init__(self, world: World, every_steps: int, batch: int, pace: Pace, deliver: Deliver) -> None:
+    def __init__(
+        self, world: World, every_steps: int, batch: int, pace: Pace, deliver: Deliver, disk: Disk | None = None
+    ) -> None:
+        """disk: where checkpoints go, and where a former life's is found."""
+        self._disk = disk or Disk()
         self._world = world
         self._every_steps = every_steps
         self._batch = batch
         self._pace = pace
         self._deliver = deliver
         self._life = 0
-        self._steps = 0
+        self._steps = self._disk.steps
 
     def submit(self, effect: ev.Effect) -> None:
         match effect:
@@ -50,6 +64,10 @@ class IdleWorkers:
                 self._answer(ev.FragmentReady(peer, index, self.FRAGMENT))
             case ev.LoadFragment(_, header):
                 self._answer(ev.FragmentLoaded(header.number))
+            case ev.SaveCheckpoint(notes):
+                self._disk.steps, self._disk.samples = self._steps, self._steps * self._batch
+                self._disk.notes = notes
+                self._answer(ev.CheckpointSaved(self._steps, 1, 0.0, self._pace.exchange_s))
             case ev.Evaluate():
                 self._answer(ev.Evaluated(0.5, 1.0, 1))
 

@@ -22,8 +22,9 @@ from gossip.protocol import events as ev
 from gossip.protocol.invariants import check
 from gossip.protocol.messages import Message
 from gossip.protocol.node import Node, NodeSettings
+from gossip.protocol.resuming import Resumed
 from gossip.protocol.wire_events import FramesReceived, WireEvent
-from gossip.sim.idle import IdleWorkers, Pace
+from gossip.sim.idle import Disk, IdleWorkers, Pace
 from gossip.sim.network import Network, NetworkModel
 from gossip.sim.world import World
 
@@ -38,6 +39,7 @@ class SimNode:
     name: str
     key: bytes
     engine: Engine
+    disk: Disk
     events: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
     alive: bool = True
     wakes_at: float = math.inf
@@ -64,6 +66,7 @@ class SwarmSettings:
     average_momentum: str = "off"
     momentum: float = 0.0
     fragments: int = 4
+    checkpoint_every_s: float = 5.0
 
 
 MakeWorkers = Callable[[str, Pace, Callable[[ev.Input], None]], Workers]
@@ -88,25 +91,56 @@ class Swarm:
         make_workers: MakeWorkers | None = None,
     ) -> SimNode:
         """Start a node. Without seeds it is the first of its swarm."""
+        known = tuple((self.nodes[seed].key, f"{seed}:7700") for seed in seeds)
+        return self._start(name, known, pace or Pace(), make_workers, incarnation=0, disk=Disk())
+
+    def restart(
+        self, name: str, *, pace: Pace | None = None, has_disk: bool = True, make_workers: MakeWorkers | None = None
+    ) -> SimNode:
+        """The same node again, after a kill or a stop: it knows whom it knew, and, `has_disk`, its last checkpoint."""
+        before = self.nodes[name]
+        self.network.crash(before.key)
+        known = tuple((member.key, member.address) for member in before.node.membership.members.values())
+        incarnation = before.node.settings.incarnation + 1
+        disk = before.disk if has_disk else None
+        return self._start(name, known, pace or Pace(), make_workers, incarnation=incarnation, disk=disk)
+
+    def _start(
+        self,
+        name: str,
+        seeds: tuple[tuple[bytes, str], ...],
+        pace: Pace,
+        make_workers: MakeWorkers | None,
+        *,
+        incarnation: int,
+        disk: Disk | None,
+    ) -> SimNode:
+        """disk: None for a node that comes back with nothing but its key."""
         key = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
         address = f"{name}:7700"
+        is_back = incarnation > 0 and disk is not None
+        disk = disk or Disk()
         settings = NodeSettings(
             key=key,
             address=address,
-            seeds=tuple((self.nodes[seed].key, f"{seed}:7700") for seed in seeds),
+            seeds=seeds,
             fragments=self.settings.fragments,
             samples_total=self.settings.samples_total,
             every_steps=self.settings.every_steps,
             blocks=self.settings.blocks,
             average_momentum=self.settings.average_momentum,
             momentum=self.settings.momentum,
+            incarnation=incarnation,
+            checkpoint_every_s=self.settings.checkpoint_every_s,
+            resumed=Resumed(steps=disk.steps, samples=disk.samples, notes=disk.notes) if is_back else None,
         )
-        rng = random.Random(int.from_bytes(key[:8], "big"))
-        make = make_workers or self._idle_workers
+        rng = random.Random(int.from_bytes(key[:8], "big") + incarnation)
+        make = make_workers or self._idle_workers(disk)
         events: list[tuple[float, str, dict[str, Any]]] = []
-        workers = make(name, pace or Pace(), lambda event: self._on(name, lambda node: node.engine.handle(event)))
+        # What a former life still has coming goes to that life, which is deaf.
+        workers = make(name, pace, lambda event: self._on(node, lambda node: node.engine.handle(event)))
         ledger = Ledger()
-        transport = self.network.attach(key, address, ledger, lambda event: self._on_transport(name, event))
+        transport = self.network.attach(key, address, ledger, lambda event: self._on_transport(node, event))
         engine = Engine(
             Node(settings, rng),
             SPEC_HASH,
@@ -117,9 +151,9 @@ class Swarm:
             observe=lambda event, fields: events.append((self.world.now(), event, fields)),
             verify=verifier(self.owner.public, SWARM),
         )
-        self.nodes[name] = SimNode(name, key, engine, events)
-        self._on(name, lambda node: node.engine.start())
-        return self.nodes[name]
+        node = self.nodes[name] = SimNode(name, key, engine, disk, events)
+        self._on(node, lambda node: node.engine.start())
+        return node
 
     def kill(self, name: str) -> None:
         """kill -9: no goodbye."""
@@ -128,11 +162,11 @@ class Swarm:
 
     def stop(self, name: str) -> None:
         """Ctrl-C: the node says goodbye."""
-        self._on(name, lambda node: node.engine.handle(ev.StopRequested("asked to")))
+        self._on(self.nodes[name], lambda node: node.engine.handle(ev.StopRequested("asked to")))
 
     def tell(self, name: str, message: Message, sender: bytes = bytes(32)) -> None:
         """A message from outside the swarm, as the owner's client sends it: over a link that tells of no member."""
-        self._on_transport(name, FramesReceived(sender, (wire.encode_message(message),)))
+        self._on_transport(self.nodes[name], FramesReceived(sender, (wire.encode_message(message),)))
 
     def pause(self, name: str, seconds: float) -> None:
         """The process stands still (SIGSTOP, a swapping machine); nothing is lost, all is late."""
@@ -164,15 +198,15 @@ class Swarm:
 
     # -- How it is done ------------------------------------------------------------------------------
 
-    def _idle_workers(self, name: str, pace: Pace, deliver: Callable[[ev.Input], None]) -> Workers:
-        return IdleWorkers(self.world, self.settings.every_steps, self.settings.batch, pace, deliver)
+    def _idle_workers(self, disk: Disk) -> MakeWorkers:
+        every_steps, batch = self.settings.every_steps, self.settings.batch
+        return lambda name, pace, deliver: IdleWorkers(self.world, every_steps, batch, pace, deliver, disk)
 
-    def _on_transport(self, name: str, event: WireEvent) -> None:
-        self._on(name, lambda node: node.engine.on_transport(event))
+    def _on_transport(self, node: SimNode, event: WireEvent) -> None:
+        self._on(node, lambda node: node.engine.on_transport(event))
 
-    def _on(self, name: str, act: Callable[[SimNode], None]) -> None:
+    def _on(self, node: SimNode, act: Callable[[SimNode], None]) -> None:
         """Let a living node do something, check it, see to its end, and wake it at its next deadline."""
-        node = self.nodes[name]
         if not node.alive:
             return
         if node.paused:
@@ -182,19 +216,22 @@ class Swarm:
         check(node.node)
         if node.engine.finished is not None:
             node.alive = False
-            self.world.after(0.5, lambda: self.network.crash(node.key))  # lets the goodbyes out first
+            self.world.after(0.5, lambda: self._end(node))  # lets the goodbyes out first
             return
         deadline = node.node.next_deadline()
         if deadline < node.wakes_at:
             node.wakes_at = deadline
-            self.world.after(deadline - self.world.now(), lambda: self._tick(name))
+            self.world.after(deadline - self.world.now(), lambda: self._tick(node))
 
-    def _tick(self, name: str) -> None:
-        node = self.nodes[name]
+    def _end(self, node: SimNode) -> None:
+        if self.nodes[node.name] is node:  # it has not been started again meanwhile
+            self.network.crash(node.key)
+
+    def _tick(self, node: SimNode) -> None:
         if self.world.now() < node.wakes_at:
             return  # it was woken earlier, and sleeps again
         node.wakes_at = math.inf
-        self._on(name, self._tick_if_due)
+        self._on(node, self._tick_if_due)
 
     def _tick_if_due(self, node: SimNode) -> None:
         node.engine.tick_if_due()
@@ -205,4 +242,4 @@ class Swarm:
         node.paused = False
         backlog, node.backlog = node.backlog, []
         for act in backlog:
-            self._on(node.name, act)
+            self._on(node, act)

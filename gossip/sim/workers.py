@@ -28,7 +28,7 @@ class InlineWorkers:
     def submit(self, effect: ev.Effect) -> None:
         if isinstance(effect, ev.StartTraining):
             self._life += 1
-            self._trainer.ramp_steps = effect.ramp_steps
+            self._trainer.begin(effect.ramp_steps)
             self._schedule_step(self._life)
         elif isinstance(effect, ev.StopTraining):
             self._life += 1

@@ -7,6 +7,7 @@ a displacement is not idempotent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,11 @@ from gossip.kernels.exchange import BLOCK, MAGNITUDE_MAX, RANGE_FIRST, STEPS
 # Among blocks with equal drift (all 0 in the last rounds of a run) the longest unmixed goes first. The share of an
 # exchange in the score is far below the drift of any block that really moved.
 AGE_SCORE = np.float32(1e-30)
+
+COUNTERS = (
+    "range_median", "offers", "answers", "applied", "blocks_mixed", "blocks_failed", "blocks_refused",
+    "failed_share", "relative_distance",
+)  # fmt: skip
 
 # A recent average forgets at this rate per exchange: about the last 20 count.
 RECENT_RATE = 0.05
@@ -57,7 +63,7 @@ class Mixer:
     """Exchange state for one x: 4 bytes per parameter and a few per block, however many peers there are.
 
     ref: float32[dim], x right after each block was last mixed. ranges: float32[blocks], 0 where a block never moved.
-    Both are to be saved with a checkpoint, and may be assigned (`mixer.ref[:] = ...`) when it is loaded.
+    `arrays` and `counters` are what a checkpoint keeps of it; what is in flight is not: a restart answers nothing.
     """
 
     def __init__(self, x: np.ndarray) -> None:
@@ -179,6 +185,21 @@ class Mixer:
         codes = fragment.range_codes
         self.ranges[fragment.first : fragment.first + fragment.count] = np.where(codes > 0, 8.0 * STEPS[codes], 0.0)
         self._range_median = 0.0
+
+    # -- What a checkpoint keeps -----------------------------------------------------------------------
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays themselves, not copies."""
+        return {"ref": self.ref, "ranges": self.ranges, "mixed_at": self._mixed_at}
+
+    def counters(self) -> dict[str, float]:
+        """Everything else, as plain numbers."""
+        return {name: getattr(self, f"_{name}") for name in COUNTERS}
+
+    def restore_counters(self, counters: Mapping[str, float]) -> None:
+        """Go on counting from a checkpoint's numbers. Whoever calls has filled the arrays."""
+        for name in COUNTERS:
+            setattr(self, f"_{name}", counters[name])
 
     def statistics(self) -> MixerStatistics:
         return MixerStatistics(

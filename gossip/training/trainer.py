@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from gossip.codec.fragment import Fragment, fragment_count
 from gossip.codec.request import Request
 from gossip.data.sampler import Sampler
 from gossip.data.store import Dataset
-from gossip.errors import InvariantError
+from gossip.errors import DataError, InvariantError
 from gossip.kernels.exchange import BLOCK
 from gossip.models.model import Evaluation, Model
 from gossip.spec import TrainSpec
@@ -28,6 +29,17 @@ from gossip.training.schedule import learning_rate_at
 
 PROBE_SAMPLES = 1_000  # held-out samples of a look during training: about 20 ms for the MNIST MLP
 SLICE_SAMPLES = 100  # per evaluate call of a full evaluation: how soon it can be broken off
+
+
+@dataclass(slots=True)
+class TrainerState:
+    """All that a trainer needs to go on as if it had never stopped; open exchanges are not part of it.
+
+    arrays: x, momentum and the mixer's, float32 and int32. counters: plain numbers, for a JSON text.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    counters: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -63,7 +75,8 @@ class Trainer:
         self.steps = 0
         self.samples = 0
         self.progress = 0.0
-        self.ramp_steps = 0
+        self._ramp_from = self._ramp_steps = 0
+        self._order_seed = order_seed
         self.learning_rate = spec.learning_rate  # the schedule's peak; the owner may change it
         self._spec = spec
         self._dataset = dataset
@@ -79,6 +92,11 @@ class Trainer:
 
     # -- Training ------------------------------------------------------------------------------------
 
+    def begin(self, ramp_steps: int) -> None:
+        """Let the rate ramp up over this many steps from here on; 0 leaves it as it is."""
+        if ramp_steps:
+            self._ramp_from, self._ramp_steps = self.steps, ramp_steps
+
     def step(self) -> float:
         """One step of SGD on the next batch, in place. Returns its mean loss, which may not be finite."""
         loss = self.model.sgd_step(
@@ -92,7 +110,8 @@ class Trainer:
     def _learning_rate(self) -> float:
         """The swarm's rate at its progress; a newcomer ramps up to it while its first exchanges bring it level."""
         rate = learning_rate_at(self.progress, self.learning_rate, self._spec.warmup)
-        return rate * min(1.0, (self.steps + 1) / self.ramp_steps) if self.ramp_steps else rate
+        done = self.steps - self._ramp_from
+        return rate * min(1.0, (done + 1) / self._ramp_steps) if self._ramp_steps else rate
 
     def look(self) -> Evaluation:
         """Loss and accuracy on a fixed small part of the held-out samples."""
@@ -154,6 +173,54 @@ class Trainer:
     def load_fragment(self, fragment: Fragment) -> None:
         """Take over a donor's part of the state."""
         self.mixer.load_fragment(self.x, self.momentum, fragment)
+
+    def state(self, into: TrainerState | None = None) -> TrainerState:
+        """A copy of everything a checkpoint needs; into the arrays of `into`, an earlier copy, where there is one."""
+        arrays = self._arrays()
+        copies = into.arrays if into is not None else {name: np.empty_like(array) for name, array in arrays.items()}
+        for name, array in arrays.items():
+            np.copyto(copies[name], array)
+        return TrainerState(copies, self._counters())
+
+    def state_in_place(self) -> TrainerState:
+        """The same without copies, for whoever saves it before the next step."""
+        return TrainerState(self._arrays(), self._counters())
+
+    def restore(self, state: TrainerState) -> None:
+        """Go on where `state` was taken, on the same shard in the same order. Raises DataError where it is another's.
+
+        Whatever is raised, nothing has changed.
+        """
+        arrays, counters = self._arrays(), state.counters
+        for name, array in arrays.items():
+            found = state.arrays.get(name)
+            if found is None or found.shape != array.shape or found.dtype != array.dtype:
+                shown = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
+                raise DataError(f"the state's {name} is {shown}, expected {array.dtype}{list(array.shape)}")
+        if not math.isfinite(float(np.sum(state.arrays["x"], dtype=np.float64))):
+            raise DataError("the state's x is not finite")
+        if counters.get("order_seed") != self._order_seed:
+            raise DataError("the state was trained in the order of another key")
+        try:
+            self.sampler.restore(counters["sampler"])
+            self.mixer.restore_counters(counters["mixer"])
+            self.steps, self.samples = counters["steps"], counters["samples"]
+            self.progress = counters["progress"]
+            self._ramp_from, self._ramp_steps = counters["ramp"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"the state is of another version ({error!r})") from error
+        for name, array in arrays.items():
+            np.copyto(array, state.arrays[name])
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        return {"x": self.x, "momentum": self.momentum, **self.mixer.arrays()}
+
+    def _counters(self) -> dict[str, Any]:
+        return {
+            "steps": self.steps, "samples": self.samples, "progress": self.progress, "order_seed": self._order_seed,
+            "ramp": [self._ramp_from, self._ramp_steps], "sampler": self.sampler.state(),
+            "mixer": self.mixer.counters(),
+        }  # fmt: skip
 
     def is_finite(self) -> bool:
         """Does x hold only numbers? One dot product instead of a look at every element."""

@@ -9,6 +9,8 @@ the simulated one at once. The last stage's value is the input that answers the 
 from __future__ import annotations
 
 import enum
+import errno
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,12 +23,13 @@ from gossip.codec.request import Request, decode_request, encode_request
 from gossip.errors import PeerError
 from gossip.protocol import events as ev
 from gossip.training.mixer import MixStatistics
-from gossip.training.trainer import Trainer
+from gossip.training.trainer import Trainer, TrainerState
 
 
 class Where(enum.Enum):
     TRAINER = "trainer"
     CODEC = "codec"
+    SAVER = "saver"
 
 
 class Stage(NamedTuple):
@@ -34,13 +37,26 @@ class Stage(NamedTuple):
     work: Callable[[Any], Any]  # the previous stage's value -> the next stage's
 
 
+# state, the node's notes -> bytes written. Raises OSError.
+Save = Callable[[TrainerState, dict[str, Any]], int]
+
+
+def keep_nothing(state: TrainerState, notes: dict[str, Any]) -> int:
+    """For a node without a disk."""
+    return 0
+
+
 class Work:
     """Chains for one trainer. `on_encoded` hears what lz4 earned in every body made here."""
 
-    def __init__(self, trainer: Trainer, on_encoded: Callable[[Encoded], None]) -> None:
+    def __init__(self, trainer: Trainer, on_encoded: Callable[[Encoded], None], save: Save = keep_nothing) -> None:
+        """save: runs on the saver's thread, on a copy of the state that nobody writes to meanwhile."""
         self._trainer = trainer
         self._n_blocks = trainer.mixer.n_blocks
         self._on_encoded = on_encoded
+        self._save = save
+        # Made, and touched, now: the first copy must not make training wait for the memory.
+        self._copy = trainer.state() if save is not keep_nothing else None
         self._chains: dict[type, Callable[[Any], list[Stage]]] = {
             ev.PickBlocks: self._pick_blocks,
             ev.Respond: self._respond,
@@ -52,6 +68,7 @@ class Work:
             ev.SetProgress: lambda e: [self._on_trainer(lambda: setattr(trainer, "progress", e.progress))],
             ev.SetLearningRate: lambda e: [self._on_trainer(lambda: setattr(trainer, "learning_rate", e.peak))],
             ev.Evaluate: self._evaluate,
+            ev.SaveCheckpoint: self._save_checkpoint,
         }
 
     def chain(self, effect: ev.Effect) -> list[Stage]:
@@ -117,6 +134,30 @@ class Work:
         decode = self._decode(effect, lambda: decode_fragment(effect.body, self._n_blocks, index))
         return [decode, Stage(Where.TRAINER, load)]
 
+    def _save_checkpoint(self, effect: ev.SaveCheckpoint) -> list[Stage]:
+        """The core asks for one at a time, so one copy is enough."""
+
+        def copy(_: None) -> float | ev.CheckpointFailed:
+            began = time.perf_counter()
+            if not self._trainer.is_finite():
+                return ev.CheckpointFailed("NOT_FINITE", "the model holds a number that is not finite")
+            if self._copy is not None:
+                self._copy = self._trainer.state(self._copy)
+            return time.perf_counter() - began
+
+        def write(copy_s: float) -> ev.CheckpointSaved | ev.CheckpointFailed:
+            if self._copy is None:
+                return ev.CheckpointSaved(self._trainer.steps, 0, copy_s, 0.0)
+            began = time.perf_counter()
+            try:
+                size = self._save(self._copy, effect.notes)
+            except OSError as error:
+                return ev.CheckpointFailed(errno.errorcode.get(error.errno or 0, "UNKNOWN"), str(error))
+            seconds = time.perf_counter() - began
+            return ev.CheckpointSaved(self._copy.counters["steps"], size, copy_s, seconds)
+
+        return [Stage(Where.TRAINER, copy), Stage(Where.SAVER, write)]
+
     # -- Held-out accuracy -----------------------------------------------------------------------------
 
     def _evaluate(self, effect: ev.Evaluate) -> list[Stage]:
@@ -157,5 +198,5 @@ def ends_here(value: Any) -> bool:
     return isinstance(
         value,
         ev.OfferReady | ev.AnswerReady | ev.Mixed | ev.PayloadUnreadable | ev.FragmentReady | ev.FragmentLoaded
-        | ev.Evaluated,
+        | ev.Evaluated | ev.CheckpointSaved | ev.CheckpointFailed,
     )  # fmt: skip

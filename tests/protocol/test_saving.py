@@ -1,0 +1,52 @@
+"""When checkpoints are asked for, and what is said of those that fail."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gossip.protocol import events as ev
+from gossip.protocol.saving import Saving
+
+SAVED = ev.CheckpointSaved(step=8, bytes=100, copy_s=0.0, seconds=0.1)
+FULL = ev.CheckpointFailed("ENOSPC", "no space left on device")
+READ_ONLY = ev.CheckpointFailed("EROFS", "read-only file system")
+
+
+def notes() -> dict[str, Any]:
+    return {"a": 1}
+
+
+def test_nothing_is_saved_before_training() -> None:
+    """A joiner without a state has nothing that is worth a file."""
+    saving = Saving(60.0)
+    assert saving.next_deadline() == math.inf
+    assert saving.on_tick(1000.0, notes) == []
+
+
+def test_every_so_often_one_at_a_time() -> None:
+    saving = Saving(60.0)
+    saving.begin(100.0)
+    assert saving.next_deadline() == 160.0
+    assert saving.on_tick(159.0, notes) == []
+    assert saving.on_tick(160.0, notes) == [ev.SaveCheckpoint({"a": 1})]
+    skipped = saving.on_tick(220.0, notes)
+    assert [effect.name for effect in skipped if isinstance(effect, ev.Emit)] == ["checkpoint_skipped"]
+    assert saving.on_saved(SAVED)[0].name == "checkpoint_saved"  # type: ignore[union-attr]
+    assert saving.on_tick(280.0, notes) == [ev.SaveCheckpoint({"a": 1})]
+
+
+def test_each_kind_of_failure_is_said_once_until_one_succeeds() -> None:
+    """A full disk at night must not fill the log, too."""
+    saving = Saving(60.0)
+    assert [len(saving.on_failed(event)) for event in (FULL, FULL, READ_ONLY, FULL)] == [1, 0, 1, 0]
+    saving.on_saved(SAVED)
+    assert len(saving.on_failed(FULL)) == 1
+
+
+def test_a_failure_does_not_end_the_attempts() -> None:
+    saving = Saving(60.0)
+    saving.begin(0.0)
+    assert saving.on_tick(60.0, notes)
+    saving.on_failed(FULL)
+    assert saving.on_tick(120.0, notes) == [ev.SaveCheckpoint({"a": 1})]

@@ -1,0 +1,120 @@
+"""Nodes that crash and come back, with their disk and without: nobody's counts go back, and views agree again."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from gossip.protocol.messages import Phase
+from gossip.sim.swarm import Swarm, SwarmSettings
+
+SEED = 5
+
+
+def swarm_of(count: int, seed: int = SEED, **settings: float) -> Swarm:
+    swarm = Swarm(seed, SwarmSettings(checkpoint_every_s=2.0, **settings))  # type: ignore[arg-type]
+    swarm.add("n0")
+    for number in range(1, count):
+        swarm.add(f"n{number}", ("n0",))
+    assert swarm.run(20, lambda: swarm.views_agree() and all_train(swarm))
+    return swarm
+
+
+def all_train(swarm: Swarm) -> bool:
+    return all(node.node.phase == Phase.TRAINING for node in swarm.alive())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whoever_crashes_and_comes_back_is_a_member_again(seed: int) -> None:
+    """Drawn crashes and restarts, a third without their disk: in the end everybody holds everybody for alive."""
+    draw = random.Random(seed)
+    swarm = swarm_of(5, seed)
+    names = list(swarm.nodes)
+    seen: dict[bytes, int] = {}
+    for _ in range(12):
+        swarm.run(draw.uniform(0.1, 6.0))
+        name = draw.choice(names)
+        if not swarm.nodes[name].alive:
+            swarm.restart(name, has_disk=draw.random() < 0.67)
+        elif len(swarm.alive()) > 2:
+            swarm.kill(name)
+        for node in swarm.alive():
+            seen[node.key] = max(seen.get(node.key, 0), node.node.membership.status.sequence)
+    for name in names:
+        if not swarm.nodes[name].alive:
+            swarm.restart(name)
+    assert swarm.run(60, lambda: swarm.views_agree() and all_train(swarm)), f"seed {seed}"
+    for node in swarm.alive():
+        assert node.node.membership.status.sequence >= seen.get(node.key, 0), "a status of a former life would win"
+
+
+def test_a_short_absence_costs_no_transfer() -> None:
+    """The own checkpoint is as good as the swarm's state: training goes on at once, and at the counts it had."""
+    swarm = swarm_of(4)
+    swarm.run(10)
+    swarm.kill("n2")
+    steps = swarm.nodes["n2"].disk.steps
+    before = swarm.nodes["n2"].node.progress.samples
+    back = swarm.restart("n2")
+    assert swarm.run(2.5, lambda: back.node.phase == Phase.TRAINING)
+    assert not back.said("state_received")
+    assert swarm.run(1, lambda: back.node.membership.status.step > steps > 0)
+    assert back.node.progress.samples >= before
+    assert swarm.run(10, swarm.views_agree)
+
+
+def test_who_was_away_for_long_takes_the_swarms_state() -> None:
+    """More than 2 % of the run behind: the others' model is better than ours, our counts stay ours."""
+    swarm = swarm_of(4, samples_total=2_000_000)
+    swarm.run(5)
+    swarm.kill("n2")
+    samples = swarm.nodes["n2"].disk.samples
+    swarm.run(20)
+    back = swarm.restart("n2")
+    assert swarm.run(5, lambda: back.node.phase == Phase.TRAINING)
+    assert back.said("far_behind") and back.said("state_received")
+    assert back.node.membership.status.samples >= samples > 0
+
+
+def test_a_swarm_that_lost_power_goes_on_where_it_stood() -> None:
+    """Everybody's checkpoint knows everybody's samples: the clock does not start again, whoever comes first."""
+    swarm = swarm_of(4)
+    swarm.run(10)
+    clock = min(node.disk.notes["progress"]["samples"] for node in swarm.alive())
+    for name in swarm.nodes:
+        swarm.kill(name)
+    swarm.run(60)
+    first = swarm.restart("n3")
+    assert swarm.run(2.5, lambda: first.node.phase == Phase.TRAINING), "nobody answers: it goes on alone"
+    assert first.node.progress.samples >= clock > 0
+    at = first.node.progress.samples
+    # The clock ran ahead of the counts by what the others were believed to do meanwhile; our own have to catch up.
+    assert swarm.run(10, lambda: first.node.progress.samples > at), "and its clock moves"
+    for name in ("n0", "n1", "n2"):
+        swarm.restart(name)
+    assert swarm.run(20, lambda: swarm.views_agree() and all_train(swarm))
+
+
+def test_a_donor_that_dies_leaves_us_with_our_own_state() -> None:
+    """Far behind, and then nobody is left to give: what we have has to do."""
+    swarm = swarm_of(2, samples_total=2_000_000)
+    swarm.run(5)
+    swarm.kill("n1")
+    swarm.run(40)
+    back = swarm.restart("n1")
+    assert swarm.run(5, lambda: bool(back.said("far_behind")))
+    swarm.kill("n0")
+    assert swarm.run(20, lambda: back.node.phase == Phase.TRAINING)
+    assert back.said("state_given_up")
+
+
+def test_a_run_that_ended_meanwhile_is_ended_here_too() -> None:
+    """Nobody of the swarm is left, and its samples were done: ours is saved as the last model, not thrown away."""
+    swarm = swarm_of(2, samples_total=200_000)
+    assert swarm.run(60, lambda: swarm.nodes["n0"].node.progress.fraction > 0.9)
+    swarm.kill("n1")
+    swarm.kill("n0")
+    back = swarm.restart("n1")
+    assert swarm.run(60, lambda: back.engine.finished is not None)
+    assert back.engine.finished == "the run is over"
