@@ -5,6 +5,7 @@ none of them passes 32 %. They step in turn in one process, with the package's o
 model, and are judged by the worst node's own final model. No payload bytes: the codec is lossless and tested apart.
 
     GOSSIP_DATA=... python analysis/exchange_convergence.py --every 4 8 --blocks .25 .5 --rate .05 --steps 1000 2000
+    GOSSIP_DATA=... python analysis/exchange_convergence.py --every 2 4 --momentum off on --seed 1 2 3
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ def learning_rate(peak: float, progress: float) -> float:
 class Swarm:
     """Four nodes in one process. An exchange travels `delay` steps to the peer and as many back."""
 
-    def __init__(self, train: tuple[np.ndarray, np.ndarray], seed: int, delay: int, lost: float) -> None:
+    def __init__(
+        self, train: tuple[np.ndarray, np.ndarray], seed: int, delay: int, lost: float, with_momentum: bool
+    ) -> None:
         self.rng = np.random.default_rng(seed)
         images, labels = train
         start = initial(self.rng)
@@ -94,7 +97,8 @@ class Swarm:
         self.holds = [np.flatnonzero(np.isin(labels, wanted)) for wanted in CLASSES]
         self.x = [start.copy() for _ in CLASSES]
         self.velocity = [np.zeros_like(start) for _ in CLASSES]
-        self.mixers = [Mixer(x) for x in self.x]
+        self.mixers = [Mixer(x, seed=node) for node, x in enumerate(self.x)]
+        self.with_momentum = with_momentum
         self.scratch = np.zeros_like(start)
         self.delay, self.lost = delay, lost
         self.due: list[tuple] = []  # (step, function) in flight
@@ -129,16 +133,18 @@ class Swarm:
 
     def offer(self, node: int, fraction: float, step: int, skip: bool) -> None:
         peer = int(self.rng.choice([other for other in range(len(self.x)) if other != node]))
-        request = self.mixers[node].offer(self.x[node], fraction, skip)
+        request = self.mixers[node].offer(
+            self.x[node], fraction, skip, self.velocity[node] if self.with_momentum else None
+        )
         if request is None:
             return
 
         def arrive() -> None:
-            answer, statistics = self.mixers[peer].respond(self.x[peer], request)
+            answer, statistics = self.mixers[peer].respond(self.x[peer], request, self.velocity[peer])
             self.seen.append(statistics)
 
             def come_back() -> None:
-                self.mixers[node].apply(self.x[node], request.blocks, request.range_codes, answer)
+                self.mixers[node].apply(self.x[node], request.blocks, request.range_codes, answer, self.velocity[node])
 
             def give_up() -> None:
                 self.mixers[node].give_up(request.blocks)
@@ -167,26 +173,32 @@ def main() -> None:
     parser.add_argument("--rate", type=float, nargs="+", default=[0.05])
     parser.add_argument("--steps", type=int, nargs="+", default=[2000])
     parser.add_argument("--seed", type=int, nargs="+", default=[1])
+    parser.add_argument("--momentum", choices=("on", "off"), nargs="+", default=["off"], help="averaged too")
     parser.add_argument("--delay", type=int, default=1, help="one way, in steps")
     parser.add_argument("--lost", type=float, default=0.0, help="share of answers lost")
     options = parser.parse_args()
     folder = Path(os.environ["GOSSIP_DATA"]) / "mnist"
     train, test = read_mnist(folder, "train"), read_mnist(folder, "t10k")
-    print("steps every blocks  rate seed | worst  mean  swarm | distance before, after | failed late  refused")
-    grid = itertools.product(options.steps, options.every, options.blocks, options.rate, options.seed)
-    for steps, every, fraction, rate, seed in grid:
-        swarm = Swarm(train, seed, options.delay, options.lost)
+    print(
+        "steps every blocks  rate momentum seed | worst  mean  swarm | distance before, after"
+        " | failed late  refused  no momentum"
+    )
+    grid = itertools.product(options.steps, options.every, options.blocks, options.rate, options.momentum, options.seed)
+    for steps, every, fraction, rate, momentum, seed in grid:
+        swarm = Swarm(train, seed, options.delay, options.lost, momentum == "on")
         swarm.train(steps, every, fraction, rate)
         late = swarm.seen[len(swarm.seen) // 4 :]
         failed = sum(s.failed for s in late) / sum(s.blocks for s in late)
         refused = sum(s.refused for s in late) / sum(s.blocks for s in late)
+        without = 1 - sum(s.momentum_mixed for s in late) / sum(s.blocks - s.failed for s in late)
         before = swarm.spread()
         swarm.finish()
         own = [100 * accuracy(x, *test) for x in swarm.x]
         whole = 100 * accuracy(np.mean(swarm.x, 0), *test)
         print(
-            f"{steps:5} {every:5} {fraction:6} {rate:5} {seed:4} | {min(own):5.2f} {np.mean(own):5.2f} {whole:6.2f}"
-            f" |        {before:6.4f}, {swarm.spread():6.4f} |      {failed:6.4f}   {refused:6.4f}",
+            f"{steps:5} {every:5} {fraction:6} {rate:5} {momentum:8} {seed:4}"
+            f" | {min(own):5.2f} {np.mean(own):5.2f} {whole:6.2f} |        {before:6.4f}, {swarm.spread():6.4f}"
+            f" |      {failed:6.4f}   {refused:6.4f}       {without:6.4f}",
             flush=True,
         )
 

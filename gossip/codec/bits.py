@@ -48,9 +48,9 @@ def take_array(reader: Reader, kind: str, count: int, dtype: str) -> np.ndarray:
     return np.frombuffer(reader.take(kind, count * np.dtype(dtype).itemsize), dtype)
 
 
-def take_range_codes(reader: Reader, count: int, least: int) -> np.ndarray:
+def take_range_codes(reader: Reader, count: int, least: int, kind: str = "ranges") -> np.ndarray:
     """The next part as uint8[count], least..RANGE_CODE_MAX. Raises PeerError: no absurd scale gets past here."""
-    codes = take_array(reader, "ranges", count, "u1")
+    codes = take_array(reader, kind, count, "u1")
     if codes.min() < least or codes.max() > RANGE_CODE_MAX:
-        raise malformed(f"ranges: codes {codes.min()}..{codes.max()}, expected {least}..{RANGE_CODE_MAX}")
+        raise malformed(f"{kind}: codes {codes.min()}..{codes.max()}, expected {least}..{RANGE_CODE_MAX}")
     return codes

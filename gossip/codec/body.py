@@ -81,6 +81,11 @@ class Reader:
             raise malformed(f"{kind}: {length} raw bytes, expected {raw_bytes}")
         return bytearray(stored)
 
+    @property
+    def has_more(self) -> bool:
+        """Is there anything left to take?"""
+        return len(self._rest) > 0
+
     def end(self) -> None:
         """Nothing may follow the last part."""
         if self._rest:

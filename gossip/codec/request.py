@@ -1,4 +1,7 @@
-"""The first half of an exchange on the wire: 131 bytes per block, and one bit for each block of the model."""
+"""The first half of an exchange on the wire: 131 bytes per block, and one bit for each block of the model.
+
+With momentum, 196 bytes per block at most.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,14 @@ from gossip.codec.bits import (
     take_range_codes,
 )
 from gossip.codec.body import BODY_BYTES_MAX, Encoded, Part, Reader, join, malformed
+from gossip.codec.momentum import MOMENTUM_BLOCK_BYTES, Momentum, momentum_parts, take_momentum
 from gossip.kernels.exchange import BLOCK
 
 MODEL_BLOCKS_MAX = 1 << 20  # 268 million parameters; the bitmap alone is then 128 KiB of every body
 BLOCK_BYTES = BLOCK // 2 + 1 + 2
-MAX_OFFER_BLOCKS = (
-    BODY_BYTES_MAX - bytes_for_bits(MODEL_BLOCKS_MAX) - 64
-) // BLOCK_BYTES  # 7,003; 64 bytes for lengths
+_BYTES_FOR_BLOCKS = BODY_BYTES_MAX - bytes_for_bits(MODEL_BLOCKS_MAX) - 64  # 64 bytes for lengths and a key
+MAX_OFFER_BLOCKS = _BYTES_FOR_BLOCKS // BLOCK_BYTES  # 7,003
+MAX_OFFER_BLOCKS_WITH_MOMENTUM = _BYTES_FOR_BLOCKS // (BLOCK_BYTES + MOMENTUM_BLOCK_BYTES)  # 4,680
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Request:
     range_codes: np.ndarray  # uint8[n], 1..RANGE_CODE_MAX
     checks: np.ndarray  # uint16[n]
     symbols: np.ndarray  # uint8[n * BLOCK], 0..15
+    momentum: Momentum | None = None  # i's, on these blocks; asks for j's in return
 
 
 def encode_request(request: Request, n_blocks: int) -> Encoded:
@@ -44,6 +49,7 @@ def encode_request(request: Request, n_blocks: int) -> Encoded:
         Part("ranges", request.range_codes.tobytes()),
         Part("checks", request.checks.astype("<u2").tobytes(), is_uniform=True),
         Part("symbols", pack_nibbles(request.symbols), is_uniform=True),
+        *momentum_parts(request.momentum),
     )
 
 
@@ -56,5 +62,6 @@ def decode_request(body: bytes, n_blocks: int) -> Request:
     range_codes = take_range_codes(reader, blocks.size, least=1)
     checks = take_array(reader, "checks", blocks.size, "<u2")
     symbols = take_nibbles(reader, "symbols", blocks.size * BLOCK)
+    momentum = take_momentum(reader, blocks.size)
     reader.end()
-    return Request(blocks, range_codes, checks, symbols)
+    return Request(blocks, range_codes, checks, symbols, momentum)

@@ -3,6 +3,9 @@
 Knows blocks, ranges and what is in flight; the training thread alone calls it, and hands it x each time.
 Does not know peers, ids, clocks or bytes. Whoever keeps exchange ids must call `apply` at most once per exchange:
 a displacement is not idempotent.
+
+Momentum, where it is averaged too, is another matter: nothing is owed. Each side moves towards what the other had
+when it wrote, the pair's sum is kept on average only, and what is lost or refused costs nothing but itself.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ import numpy as np
 
 from gossip.codec.answer import Answer, decode_answer, encode_answer
 from gossip.codec.fragment import Fragment, fragment_span
-from gossip.codec.request import MAX_OFFER_BLOCKS, MODEL_BLOCKS_MAX, Request
+from gossip.codec.momentum import Momentum
+from gossip.codec.request import MAX_OFFER_BLOCKS, MAX_OFFER_BLOCKS_WITH_MOMENTUM, MODEL_BLOCKS_MAX, Request
 from gossip.errors import InvariantError
 from gossip.kernels import absmax, exchange
+from gossip.kernels import momentum as momentum_kernels
 from gossip.kernels.exchange import BLOCK, MAGNITUDE_MAX, RANGE_FIRST, STEPS
 
 # Among blocks with equal drift (all 0 in the last rounds of a run) the longest unmixed goes first. The share of an
@@ -41,6 +46,7 @@ class MixStatistics:
     refused: int  # of the failed: the range was more than 8x beyond the responder's
     displacement_rms: float  # over the coordinates of mixed blocks
     relative_distance: float  # |peer - own| / |own| on mixed blocks; whoever offered sees only the answered part
+    momentum_mixed: int = 0  # blocks whose momentum was averaged too
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,7 @@ class MixerStatistics:
     blocks_mixed: int
     blocks_failed: int
     blocks_refused: int
+    momentum_mixed: int  # blocks
     blocks_in_flight: int
     failed_share_recent: float
     relative_distance_recent: float  # as responder, which sees the peer as it is
@@ -66,25 +73,34 @@ class Mixer:
     `arrays` and `counters` are what a checkpoint keeps of it; what is in flight is not: a restart answers nothing.
     """
 
-    def __init__(self, x: np.ndarray) -> None:
-        """x: float32[dim], dim a multiple of BLOCK, zeros in the padding. Raises InvariantError."""
+    def __init__(self, x: np.ndarray, seed: int = 0) -> None:
+        """x: float32[dim], dim a multiple of BLOCK, zeros in the padding. Raises InvariantError.
+
+        seed: 0 to 2**64 - 1, of the random rounding of momentum; `draws` counts its uses, and is to be saved with a
+        checkpoint where a run that goes on shall be the run that was never stopped.
+        """
         if x.dtype != np.float32 or x.ndim != 1 or x.size % BLOCK or not 0 < x.size <= MODEL_BLOCKS_MAX * BLOCK:
             raise InvariantError(f"a mixer for {x.dtype}{x.shape}: expected float32[n * {BLOCK}]")
         self.n_blocks = x.size // BLOCK
         self.ref = x.copy()
         self.ranges = np.zeros(self.n_blocks, np.float32)
+        self.draws = 0
+        self._seed = np.uint64(seed)
         self._in_flight = np.zeros(self.n_blocks, np.int32)
         self._mixed_at = np.zeros(self.n_blocks, np.int32)  # count of exchanges when the block was last mixed
         self._drift = np.empty(self.n_blocks, np.float32)
         self._range_median = 0.0  # 0: not yet known
         self._offers = self._answers = self._applied = 0
-        self._blocks_mixed = self._blocks_failed = self._blocks_refused = 0
+        self._blocks_mixed = self._blocks_failed = self._blocks_refused = self._momentum_mixed = 0
         self._failed_share = self._relative_distance = 0.0
 
-    def offer(self, x: np.ndarray, fraction: float, skip_in_flight: bool) -> Request | None:
+    def offer(
+        self, x: np.ndarray, fraction: float, skip_in_flight: bool, momentum: np.ndarray | None = None
+    ) -> Request | None:
         """A request with the share `fraction` of all blocks, those that drifted most, now marked in flight.
 
-        fraction: 0 < fraction <= 1; at most MAX_OFFER_BLOCKS blocks. skip_in_flight: leave out blocks whose answer
+        fraction: 0 < fraction <= 1; at most MAX_OFFER_BLOCKS blocks, or _WITH_MOMENTUM where momentum, float32[dim],
+        goes with them. skip_in_flight: leave out blocks whose answer
         is awaited. Without it the same disagreement is halved several times over: at a round trip of two exchange
         periods swarms diverge; with it they lose nothing below one period and at most half a point up to two.
         None when there is no block to offer: all are in flight, or x is not finite.
@@ -95,7 +111,8 @@ class Mixer:
         if skip_in_flight:
             is_open &= self._in_flight == 0
         candidates = np.flatnonzero(is_open)
-        count = min(candidates.size, int(np.ceil(fraction * self.n_blocks)), MAX_OFFER_BLOCKS)
+        count_max = MAX_OFFER_BLOCKS if momentum is None else MAX_OFFER_BLOCKS_WITH_MOMENTUM
+        count = min(candidates.size, int(np.ceil(fraction * self.n_blocks)), count_max)
         if count == 0:
             return None
         if count < candidates.size:
@@ -107,11 +124,14 @@ class Mixer:
         exchange.encode(x, self.ranges, blocks, codes, checks, symbols)
         self._in_flight[blocks] += 1
         self._offers += 1
-        return Request(blocks, codes, checks, symbols)
+        return Request(blocks, codes, checks, symbols, self._quantised_momentum(momentum, blocks))
 
-    def respond(self, x: np.ndarray, request: Request) -> tuple[Answer, MixStatistics]:
+    def respond(
+        self, x: np.ndarray, request: Request, momentum: np.ndarray | None = None
+    ) -> tuple[Answer, MixStatistics]:
         """Mix a peer's request into x, at once, and return the answer that makes the peer move as far.
 
+        momentum: float32[dim]; where the request has some it is mixed into ours, and ours as it was before goes back.
         Never refuses for own blocks in flight: that starves.
         """
         if self._range_median == 0.0:
@@ -125,10 +145,15 @@ class Mixer:
             levels, codes, failed,
         )  # fmt: skip
         self._answers += 1
-        statistics = self._book(request.blocks, failed, *sums)
+        own, momentum_mixed = None, 0
+        if request.momentum is not None and momentum is not None and not failed.all():
+            mixed = request.blocks[~failed]
+            own = self._quantised_momentum(momentum, mixed)
+            momentum_mixed = self._mix_momentum(momentum, mixed, request.momentum.only(~failed))
+        statistics = self._book(request.blocks, failed, momentum_mixed, *sums)
         if statistics.failed < statistics.blocks:
             self._relative_distance += _rate(self._answers) * (statistics.relative_distance - self._relative_distance)
-        return Answer(codes, failed, levels), statistics
+        return Answer(codes, failed, levels, own), statistics
 
     def apply(
         self,
@@ -136,11 +161,14 @@ class Mixer:
         blocks: np.ndarray,
         range_codes: np.ndarray,
         answer: Answer,
+        momentum: np.ndarray | None = None,
         *,
         was_given_up: bool = False,
     ) -> MixStatistics:
         """Mix the answer to our own request (its blocks and range codes) into x, once, however late.
 
+        momentum: float32[dim], into which the answer's is mixed, unless we had stopped waiting: how old it is has no
+        bound then, while momentum forgets in ten steps, and unlike a displacement it is not owed to anybody.
         was_given_up: `give_up` has already freed the blocks. Raises InvariantError when request and answer do not
         belong together; `decode_answer` has made sure that they do.
         """
@@ -153,7 +181,10 @@ class Mixer:
             blocks, range_codes, answer.levels, answer.range_codes, answer.failed,
         )  # fmt: skip
         self._applied += 1
-        return self._book(blocks, answer.failed, *sums)
+        momentum_mixed = 0
+        if answer.momentum is not None and momentum is not None and not was_given_up:
+            momentum_mixed = self._mix_momentum(momentum, blocks[~answer.failed], answer.momentum)
+        return self._book(blocks, answer.failed, momentum_mixed, *sums)
 
     def give_up(self, blocks: np.ndarray) -> None:
         """No longer wait for the answer about these blocks. Raises InvariantError if nobody did."""
@@ -209,6 +240,7 @@ class Mixer:
             blocks_mixed=self._blocks_mixed,
             blocks_failed=self._blocks_failed,
             blocks_refused=self._blocks_refused,
+            momentum_mixed=self._momentum_mixed,
             blocks_in_flight=int(np.count_nonzero(self._in_flight)),
             failed_share_recent=self._failed_share,
             relative_distance_recent=self._relative_distance,
@@ -222,14 +254,29 @@ class Mixer:
         middle = known.size // 2
         self._range_median = float(np.partition(known, middle)[middle]) if known.size else RANGE_FIRST
 
+    def _quantised_momentum(self, momentum: np.ndarray | None, blocks: np.ndarray) -> Momentum | None:
+        if momentum is None:
+            return None
+        codes = np.empty(blocks.size, np.uint8)
+        signs, outer = np.empty((2, blocks.size * momentum_kernels.BLOCK_BYTES), np.uint8)
+        self.draws += 1
+        key = momentum_kernels.key_of(self._seed, np.uint64(self.draws))
+        momentum_kernels.quantise(momentum, blocks, np.uint64(key), codes, signs, outer)
+        return Momentum(int(key), codes, signs, outer)
+
+    @staticmethod
+    def _mix_momentum(momentum: np.ndarray, blocks: np.ndarray, given: Momentum) -> int:
+        return int(momentum_kernels.mix(momentum, blocks, np.uint64(given.key), given.codes, given.signs, given.outer))
+
     def _book(
-        self, blocks: np.ndarray, failed: np.ndarray, failures: int, refusals: int,
+        self, blocks: np.ndarray, failed: np.ndarray, momentum_mixed: int, failures: int, refusals: int,
         gap_squares: float, squares: float, moved_squares: float,
     ) -> MixStatistics:  # fmt: skip
         self._mixed_at[blocks[~failed]] = self._exchanges()
         self._blocks_mixed += blocks.size - failures
         self._blocks_failed += failures
         self._blocks_refused += refusals
+        self._momentum_mixed += momentum_mixed
         self._failed_share += _rate(self._exchanges()) * (failures / blocks.size - self._failed_share)
         coordinates = max(1, blocks.size - failures) * BLOCK
         return MixStatistics(
@@ -238,6 +285,7 @@ class Mixer:
             refused=refusals,
             displacement_rms=(moved_squares / coordinates) ** 0.5,
             relative_distance=(gap_squares / squares) ** 0.5 if squares > 0.0 else 0.0,
+            momentum_mixed=momentum_mixed,
         )
 
     def _exchanges(self) -> int:
@@ -248,10 +296,12 @@ def warm_up() -> None:
     """Compile, or load from the cache, every kernel an exchange needs, on two models of one block."""
     x, y = np.zeros(BLOCK, np.float32), np.ones(BLOCK, np.float32)
     i, j = Mixer(x), Mixer(y)
-    request = i.offer(x, 1.0, skip_in_flight=True)
+    momentum = np.ones(BLOCK, np.float32)
+    request = i.offer(x, 1.0, skip_in_flight=True, momentum=momentum)
     assert request is not None
-    answer, _ = j.respond(y, request)
-    i.apply(x, request.blocks, request.range_codes, decode_answer(encode_answer(answer).body, 1))
+    answer, _ = j.respond(y, request, momentum)
+    arrived = decode_answer(encode_answer(answer).body, 1, with_momentum=True)
+    i.apply(x, request.blocks, request.range_codes, arrived, momentum)
     fragment = i.fragment(x, x, 0)
     assert fragment is not None
     j.load_fragment(y, y, fragment)

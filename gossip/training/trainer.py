@@ -48,6 +48,7 @@ class _Offered:
 
     blocks: NDArray[np.int32]
     range_codes: NDArray[np.uint8]
+    with_momentum: bool
     was_given_up: bool = False
 
 
@@ -70,7 +71,7 @@ class Trainer:
         self.x[: model.dim] = model.init(seed)
         self.gradient = np.zeros(padded, np.float32)
         self.momentum = np.zeros(padded, np.float32)
-        self.mixer = Mixer(self.x)
+        self.mixer = Mixer(self.x, order_seed)
         self.sampler = Sampler(shard, spec.batch_first, order_seed)
         self.steps = 0
         self.samples = 0
@@ -126,26 +127,43 @@ class Trainer:
 
     # -- Exchanging ----------------------------------------------------------------------------------
 
-    def offer(self, exchange_id: int, fraction: float, skip_in_flight: bool) -> Request | None:
+    def offer(
+        self, exchange_id: int, fraction: float, skip_in_flight: bool, with_momentum: bool = False
+    ) -> Request | None:
         """Pick the blocks that moved most; None where all are in flight or x is not finite."""
-        request = self.mixer.offer(self.x, fraction, skip_in_flight)
+        request = self.mixer.offer(self.x, fraction, skip_in_flight, self._shared_momentum if with_momentum else None)
         if request is not None:
-            self._offered[exchange_id] = _Offered(request.blocks, request.range_codes)
+            self._offered[exchange_id] = _Offered(request.blocks, request.range_codes, request.momentum is not None)
         return request
+
+    @property
+    def _shared_momentum(self) -> NDArray[np.float32] | None:
+        """What exchanges may read and mix; None where the optimizer keeps no momentum."""
+        return self.momentum if self._spec.momentum > 0.0 else None
 
     def blocks_offered(self, exchange_id: int) -> int:
         """How many blocks that exchange offered: what its answer must cover. Raises InvariantError."""
         return self._offer_of(exchange_id).blocks.size
 
+    def offered_momentum(self, exchange_id: int) -> bool:
+        """Whether that exchange sent momentum along: only then may its answer have some. Raises InvariantError."""
+        return self._offer_of(exchange_id).with_momentum
+
     def respond(self, request: Request) -> tuple[Answer, MixStatistics]:
-        """Move by half the way towards a peer's blocks; the answer moves the peer by the other half."""
-        return self.mixer.respond(self.x, request)
+        """Move by half the way towards a peer's blocks; the answer moves the peer by the other half.
+
+        In kind: momentum is averaged where the request brings it.
+        """
+        return self.mixer.respond(self.x, request, self._shared_momentum)
 
     def apply(self, exchange_id: int, answer: Answer) -> MixStatistics:
         """Move by our half of an exchange we began. Raises InvariantError if it was applied before."""
         offered = self._offer_of(exchange_id)
         del self._offered[exchange_id]
-        return self.mixer.apply(self.x, offered.blocks, offered.range_codes, answer, was_given_up=offered.was_given_up)
+        return self.mixer.apply(
+            self.x, offered.blocks, offered.range_codes, answer, self._shared_momentum,
+            was_given_up=offered.was_given_up,
+        )  # fmt: skip
 
     def give_up(self, exchange_id: int) -> None:
         """Free the blocks of an offer whose answer is late; it can still be applied."""

@@ -79,7 +79,7 @@ class Work:
 
     def _pick_blocks(self, effect: ev.PickBlocks) -> list[Stage]:
         def pick(_: None) -> Request | None:
-            return self._trainer.offer(effect.exchange_id, effect.fraction, effect.skip_in_flight)
+            return self._trainer.offer(effect.exchange_id, effect.fraction, effect.skip_in_flight, effect.with_momentum)
 
         def encode(request: Request | None) -> ev.OfferReady:
             body = None if request is None else self._body(encode_request(request, self._n_blocks))
@@ -94,7 +94,9 @@ class Work:
         def encode(mixed: tuple[Answer, MixStatistics]) -> ev.AnswerReady:
             answer, statistics = mixed
             body = self._body(encode_answer(answer))
-            return ev.AnswerReady(effect.peer, effect.header.number, body, statistics.blocks, statistics.failed)
+            return ev.AnswerReady(
+                effect.peer, effect.header.number, body, statistics.blocks, statistics.failed, statistics.momentum_mixed
+            )
 
         return [
             self._decode(effect, lambda: decode_request(effect.body, self._n_blocks)),
@@ -107,10 +109,15 @@ class Work:
 
         def mix(answer: Answer) -> ev.Mixed:
             statistics = self._trainer.apply(exchange_id, answer)
-            return ev.Mixed(exchange_id, statistics.blocks, statistics.failed)
+            return ev.Mixed(exchange_id, statistics.blocks, statistics.failed, statistics.momentum_mixed)
 
-        decode = self._decode(effect, lambda: decode_answer(effect.body, self._trainer.blocks_offered(exchange_id)))
-        return [decode, Stage(Where.TRAINER, mix)]
+        def decode() -> Answer:
+            trainer = self._trainer
+            return decode_answer(
+                effect.body, trainer.blocks_offered(exchange_id), trainer.offered_momentum(exchange_id)
+            )
+
+        return [self._decode(effect, decode), Stage(Where.TRAINER, mix)]
 
     # -- State ---------------------------------------------------------------------------------------
 

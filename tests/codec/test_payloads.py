@@ -26,8 +26,10 @@ from gossip.codec.fragment import (
     fragment_count,
     fragment_span,
 )
+from gossip.codec.momentum import Momentum
 from gossip.codec.request import (
     MAX_OFFER_BLOCKS,
+    MAX_OFFER_BLOCKS_WITH_MOMENTUM,
     MODEL_BLOCKS_MAX,
     Request,
     decode_request,
@@ -35,6 +37,7 @@ from gossip.codec.request import (
 )
 from gossip.errors import PeerError
 from gossip.kernels.exchange import BLOCK, RANGE_CODE_MAX
+from gossip.kernels.momentum import BLOCK_BYTES
 
 SEEDS = range(5)
 MODEL_BLOCKS = 21
@@ -57,6 +60,16 @@ def an_answer(rng: np.random.Generator, n: int = 9, still: float = 0.69, failing
     return Answer(codes, failed, levels.astype(np.int8).ravel())
 
 
+def some_momentum(rng: np.random.Generator, n: int) -> Momentum:
+    planes = rng.integers(0, 256, (2, n * BLOCK_BYTES)).astype(np.uint8)
+    return Momentum(int(rng.integers(2**63)), rng.integers(0, RANGE_CODE_MAX + 1, n).astype(np.uint8), *planes)
+
+
+def with_momentum(rng: np.random.Generator, half: Any, n: int) -> Any:
+    """The same request or answer, with momentum of its n blocks."""
+    return dataclasses.replace(half, momentum=some_momentum(rng, n))
+
+
 def a_fragment(rng: np.random.Generator, n_blocks: int = MODEL_BLOCKS, index: int = 0) -> Fragment:
     first, n = fragment_span(n_blocks, index)
     peaks = rng.uniform(0, 5, (2, n)).astype(np.float32)
@@ -68,16 +81,24 @@ def a_fragment(rng: np.random.Generator, n_blocks: int = MODEL_BLOCKS, index: in
 def bodies(seed: int) -> list[tuple[bytes, Callable[[bytes], Any]]]:
     """An honest body of every kind, and how its receiver reads it."""
     rng = np.random.default_rng(seed)
+    request = with_momentum(rng, a_request(rng, offered=9), 9)
+    answer = an_answer(rng)
+    answer = with_momentum(rng, answer, int((~answer.failed).sum()))
     return [
         (encode_request(a_request(rng), MODEL_BLOCKS).body, lambda body: decode_request(body, MODEL_BLOCKS)),
         (encode_answer(an_answer(rng)).body, lambda body: decode_answer(body, 9)),
         (encode_fragment(a_fragment(rng)).body, lambda body: decode_fragment(body, MODEL_BLOCKS, 0)),
+        (encode_request(request, MODEL_BLOCKS).body, lambda body: decode_request(body, MODEL_BLOCKS)),
+        (encode_answer(answer).body, lambda body: decode_answer(body, 9, with_momentum=True)),
     ]
 
 
 def assert_equal(left: Any, right: Any) -> None:
     for field in dataclasses.fields(left):
         a, b = getattr(left, field.name), getattr(right, field.name)
+        if dataclasses.is_dataclass(a):
+            assert_equal(a, b)
+            continue
         assert np.array_equal(a, b), field.name
         assert np.asarray(a).dtype == np.asarray(b).dtype, field.name
 
@@ -110,6 +131,22 @@ def test_an_answer_survives_the_wire(still: float, failing: float) -> None:
     assert_equal(decode_answer(encode_answer(answer).body, 9), answer)
 
 
+def test_momentum_survives_the_wire() -> None:
+    rng = np.random.default_rng(1)
+    request = with_momentum(rng, a_request(rng, offered=5), 5)
+    assert_equal(decode_request(encode_request(request, MODEL_BLOCKS).body, MODEL_BLOCKS), request)
+    answer = an_answer(rng, n=9, failing=0.3)
+    answer = with_momentum(rng, answer, int((~answer.failed).sum()))
+    assert_equal(decode_answer(encode_answer(answer).body, 9, with_momentum=True), answer)
+
+
+def test_whoever_sent_momentum_need_not_get_any() -> None:
+    """A peer that could read nothing, or keeps no momentum, has none to give: its displacement still counts."""
+    for failing in (0.2, 1.0):
+        answer = an_answer(np.random.default_rng(2), failing=failing)
+        assert_equal(decode_answer(encode_answer(answer).body, 9, with_momentum=True), answer)
+
+
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_a_fragment_survives_the_wire(index: int) -> None:
     n_blocks = 2 * FRAGMENT_BLOCKS + 3
@@ -125,6 +162,11 @@ def test_the_largest_bodies_fit() -> None:
     assert len(encode_request(request, MODEL_BLOCKS_MAX).body) <= BODY_BYTES_MAX
     assert len(encode_answer(an_answer(rng, MAX_OFFER_BLOCKS, still=0, failing=0)).body) <= BODY_BYTES_MAX
     assert len(encode_fragment(a_fragment(rng, FRAGMENT_BLOCKS)).body) <= BODY_BYTES_MAX
+    n = MAX_OFFER_BLOCKS_WITH_MOMENTUM
+    request = with_momentum(rng, a_request(rng, MODEL_BLOCKS_MAX, n), n)
+    assert len(encode_request(request, MODEL_BLOCKS_MAX).body) <= BODY_BYTES_MAX
+    answer = with_momentum(rng, an_answer(rng, n, still=0, failing=0), n)
+    assert len(encode_answer(answer).body) <= BODY_BYTES_MAX
 
 
 def test_lz4_earns_on_displacements_and_the_ledger_says_so() -> None:
@@ -146,18 +188,18 @@ def test_random_bytes_are_refused(noise: bytes) -> None:
             decode(noise)
 
 
-@pytest.mark.parametrize("kind", [0, 1, 2])
+@pytest.mark.parametrize("kind", range(5))
 def test_a_body_that_is_cut_or_goes_on_is_refused(kind: int) -> None:
     body, decode = bodies(1)[kind]
     for length in [*range(40), *range(40, len(body), 37), len(body) - 1]:
         with pytest.raises(PeerError, match="DECODE_FAILED"):
             decode(body[:length])
-    with pytest.raises(PeerError, match="after the last part"):
+    with pytest.raises(PeerError, match=r"after the last part|momentum_key: the body ends before it"):
         decode(body + b"\0")
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(0, 2), st.lists(st.tuples(st.integers(0, 2**31), st.integers(0, 255)), min_size=1, max_size=4))
+@given(st.integers(0, 4), st.lists(st.tuples(st.integers(0, 2**31), st.integers(0, 255)), min_size=1, max_size=4))
 def test_changed_bytes_are_read_or_refused_but_never_crash(kind: int, changes: list[tuple[int, int]]) -> None:
     body, decode = bodies(2)[kind]
     changed = bytearray(body)
@@ -214,6 +256,33 @@ def test_a_request_with_one_wrong_part(kind: str, raw: bytes, complaint: str) ->
     encoded = encode_request(a_request(np.random.default_rng(5), offered=4), MODEL_BLOCKS)
     with pytest.raises(PeerError, match=complaint):
         decode_request(replaced(encoded, encoded.body, kind, raw), MODEL_BLOCKS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "complaint"),
+    [
+        ("momentum_key", bytes(7), "momentum_key: 7 raw bytes, expected 8"),
+        ("momentum_scales", b"\x00\x00\x00\xc9", "momentum_scales: codes 0..201"),
+        ("momentum_scales", bytes(5), "momentum_scales: 5 raw bytes, expected 4"),
+        ("momentum_signs", bytes(4 * BLOCK_BYTES - 1), "momentum_signs: 127 raw bytes, expected 128"),
+        ("momentum_outer", bytes(4 * BLOCK_BYTES + 1), "momentum_outer: 129 raw bytes, expected 128"),
+    ],
+)
+def test_momentum_with_one_wrong_part(kind: str, raw: bytes, complaint: str) -> None:
+    rng = np.random.default_rng(5)
+    encoded = encode_request(with_momentum(rng, a_request(rng, offered=4), 4), MODEL_BLOCKS)
+    with pytest.raises(PeerError, match=complaint):
+        decode_request(replaced(encoded, encoded.body, kind, raw), MODEL_BLOCKS)
+
+
+def test_momentum_nobody_asked_for_is_refused() -> None:
+    rng = np.random.default_rng(6)
+    body = encode_answer(with_momentum(rng, an_answer(rng, n=9, failing=0), 9)).body
+    with pytest.raises(PeerError, match="after the last part"):
+        decode_answer(body, 9)
+    nothing_read = encode_answer(with_momentum(rng, an_answer(rng, n=9, failing=1), 0)).body
+    with pytest.raises(PeerError, match="after the last part"):
+        decode_answer(nothing_read, 9, with_momentum=True)
 
 
 def test_an_offer_of_too_many_blocks_is_refused_before_its_arrays() -> None:
