@@ -38,6 +38,7 @@ from gossip.protocol import events as ev
 from gossip.protocol.node import Node, NodeSettings
 from gossip.runs import RunFolder
 from gossip.spec import Experiment
+from gossip.swarmfile import Door, SwarmFile, write_swarm_file
 from gossip.training import mixer
 from gossip.training.trainer import Trainer
 from gossip.training.work import Work
@@ -80,6 +81,7 @@ def run_node(experiment: Experiment | None, options: NodeOptions, console: Conso
             run = RunFolder.create(entry.experiment, options.run_dir)
             if entry.owner_key is not None:
                 entry.owner_key.save(run.owner_key)
+            _remember(run, entry, transport)
             events = run.open_events()
             stack.callback(_close, events)
             observe = EventLog(events, options.name, time.time, console)
@@ -122,6 +124,19 @@ def _enter(transport: ZmqTransport, experiment: Experiment | None, ticket_text: 
         experiment = experiment.owned_by(owner_key.public)
     transport.become_member(swarm_key, experiment.canonical())
     return _Entry(experiment=experiment, swarm_key=swarm_key, seeds=(), owner_key=owner_key)
+
+
+def _remember(run: RunFolder, entry: _Entry, transport: ZmqTransport) -> None:
+    """What lets this machine talk to the swarm later on. Raises SpecError."""
+    content = SwarmFile(
+        swarm_id=swarm_id(entry.swarm_key).hex(), swarm_key=entry.swarm_key.hex(),
+        spec_hash=entry.experiment.hash.hex(), key=transport.key.hex(), address=transport.address,
+        seeds=tuple(Door(address, key.hex()) for address, key in entry.seeds),
+    )  # fmt: skip
+    try:
+        write_swarm_file(run.path, content)
+    except OSError as error:
+        raise SpecError(f"{run.path}: cannot be written ({error.strerror}); make room or choose another") from error
 
 
 def _the_swarms(brought: Experiment | None, welcome: Welcome) -> Experiment:

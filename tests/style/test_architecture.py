@@ -41,7 +41,17 @@ MAY_DEPEND_ON = {
     "errors": (),
 }
 PERSON_FACING = {"click", "rich"}
-MAY_FACE_PERSONS = {"cli", "__main__", "console", "demo", "inspect", "launcher", "data"}  # data: a download's progress
+MAY_FACE_PERSONS = {
+    "cli",
+    "__main__",
+    "board",
+    "commands",
+    "console",
+    "demo",
+    "inspect",
+    "launcher",
+    "data",
+}  # data: a download's progress
 IMPURE = {"time", "threading", "socket", "os", "logging", "numpy", "asyncio", "datetime", "secrets", "uuid"}
 
 

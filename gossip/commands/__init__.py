@@ -1,0 +1,1 @@
+"""Commands of the `gossip` program that fill a module of their own; `gossip/cli.py` gathers them."""
