@@ -113,7 +113,7 @@ class Replay:
             case "killed":
                 which = ", the very first node," if is_first else ""
                 self.view.note(f"{event['node']}{which} is killed (SIGKILL)")
-            case "leaving" if event.get("why") != "the run is over":
+            case "leaving" if not event.get("why", "").startswith("the run is over"):
                 self.view.note(f"{event['node']} says goodbye")
             case "failed":
                 self.view.note(f"{event['node']} failed: {event.get('why', '')}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -70,6 +71,11 @@ class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     momentum: Annotated[float, Meta(ge=0, lt=1, description="a number from 0 to below 1")] = 0.9
     weight_decay: Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")] = 0.0
     warmup: Annotated[float, Meta(ge=0, lt=1, description="the share of the run, 0 to below 1")] = 0.03
+
+    @property
+    def time_s(self) -> float:
+        """How long the run may last; inf for as long as it takes."""
+        return seconds_of(self.time) if self.time else math.inf
 
     @property
     def batch_first(self) -> int:

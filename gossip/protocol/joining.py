@@ -50,11 +50,10 @@ class Joiner:
     def is_done(self) -> bool:
         return self._left == 0
 
-    def is_too_late(self, progress: Progress, now: float, is_stopped: bool = False) -> bool:
+    def is_too_late(self, progress: Progress, is_stopped: bool = False) -> bool:
         """The run is over, or stopped by its owner, and whoever held its state has left."""
         if self.is_done:
             return False
-        progress.update(0, now)
         return (progress.is_over or is_stopped) and not any(map(is_trained, self._membership.members.values()))
 
     def next_deadline(self) -> float:

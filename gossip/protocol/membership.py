@@ -62,6 +62,7 @@ class Member:
     state: State
     status: Status
     heard_at: float  # when its status last grew, for extrapolating its samples
+    is_first_hand: bool = False  # it told us that status itself: it is as old as its hearing
     suspect_since: float = 0.0
     tell_left: int = 0  # retellings still owed to others
 
@@ -235,7 +236,7 @@ class Membership:
         # The dead and the gone are learnt too: their samples belong to the swarm's clock.
         member = Member(
             update.key, update.address, update.incarnation, State(update.state), update.status, now,
-            suspect_since=now, tell_left=self._retellings(),
+            is_first_hand=first_hand, suspect_since=now, tell_left=self._retellings(),
         )  # fmt: skip
         self.members[update.key] = member
         why = "said so itself" if first_hand else "reported"
@@ -248,7 +249,7 @@ class Membership:
             return [self._ignored(update)]
         is_later = first_hand or update.status.sequence > member.status.sequence
         if is_later and update.status != member.status:
-            member.status, member.heard_at = update.status, now
+            member.status, member.heard_at, member.is_first_hand = update.status, now, first_hand
         if first_hand or newer:
             member.address = update.address or member.address
         if update.incarnation == member.incarnation:

@@ -30,6 +30,7 @@ from gossip.protocol.settling import Settling
 from gossip.protocol.wire_events import LinkDown, LinkRefused, LinkUp
 
 ADVICE = "a smaller learning rate may help"
+THE_RUN_IS_OVER = "the run is over"  # then why
 RAMP_EXCHANGES = 2  # a joiner's learning rate ramps up over this many exchange periods
 
 
@@ -42,6 +43,9 @@ class NodeSettings:
     seeds: tuple[tuple[bytes, str], ...]  # (key, address); none: we are the first node
     fragments: int  # how many make up a state
     samples_total: int
+    time_s: float = math.inf  # how long the run may last
+    target_accuracy: float = 0.0  # 0: none
+    plateau: int = 0  # looks without progress that end the run; 0: never
     every_steps: int
     blocks: float
     incarnation: int = 0  # higher than any this key has used before
@@ -63,7 +67,9 @@ class Node:
         self.exchanges = Exchanges(settings.incarnation, first_id=rng.getrandbits(31))
         self.joiner = self._new_joiner(0 if settings.resumed or not settings.seeds else settings.fragments)
         self.donor = Donor(settings.fragments, settings.incarnation)
-        self.progress = Progress(self.membership, settings.samples_total)
+        self.progress = Progress(
+            self.membership, settings.samples_total, settings.time_s, settings.target_accuracy, settings.plateau
+        )
         self.settling = Settling(self.membership)
         self.commands = Commands(self.membership)
         self.saving = Saving(settings.checkpoint_every_s)
@@ -89,12 +95,12 @@ class Node:
             ev.Mixed: lambda e, now: self.exchanges.on_mixed(e.exchange_id, e.blocks, e.failed, now, e.momentum_mixed),
             ev.FragmentReady: lambda e, now: self.donor.on_ready(e.peer, e.index, e.body, self._done.steps),
             ev.FragmentLoaded: self._on_fragment_loaded,
-            ev.Evaluated: lambda e, now: self.reports.on_evaluated(e),
-            ev.TrainingFailed: lambda e, now: self._finish(f"the loss became {e.loss} at step {e.step}: {ADVICE}"),
+            ev.Evaluated: self._on_evaluated,
+            ev.TrainingFailed: lambda e, now: self._finish(f"the loss became {e.loss} at step {e.step}: {ADVICE}", now),
             ev.Traffic: lambda e, now: self.reports.on_traffic(e, self.phase, self._done, now),
             ev.CheckpointSaved: lambda e, now: self.saving.on_saved(e),
             ev.CheckpointFailed: lambda e, now: self.saving.on_failed(e),
-            ev.StopRequested: lambda e, now: self._finish(e.reason),
+            ev.StopRequested: lambda e, now: self._finish(e.reason, now),
         }
 
     def handle(self, event: ev.Input, now: float) -> list[ev.Effect]:
@@ -155,6 +161,7 @@ class Node:
         return effects + self.joiner.on_link_down(event.peer, now, self.links.up)
 
     def _on_message_received(self, event: ev.MessageReceived, now: float) -> list[ev.Effect]:
+        self.progress.advance(now)  # what we answer tells the clock as it is now
         before = self.membership.incarnation
         effects = self._on_message(event.peer, event.message, now)
         if self.membership.incarnation != before:  # a suspicion of us is refuted: that cannot wait
@@ -228,7 +235,7 @@ class Node:
         return ev.StepsDone(resumed.steps, resumed.samples, 0.0, 0.0, 0.0)
 
     def _choose_state(self, now: float, heard: bool = False) -> list[ev.Effect]:
-        match self.resuming.choose(self._done.samples, heard, now):
+        match self.resuming.choose(heard, now):
             case None:
                 return []
             case Choice.OWN:
@@ -252,7 +259,7 @@ class Node:
     def _enter(self, phase: Phase) -> None:
         """A new phase; what we say of ourselves with it is exact, for the swarm's clock."""
         self.phase = phase
-        self.membership.set_status(phase=phase, step=self._done.steps, samples=self._done.samples, samples_per_s=0.0)
+        self.membership.set_status(phase=phase, step=self._done.steps)
 
     def _on_fragment_loaded(self, event: ev.FragmentLoaded, now: float) -> list[ev.Effect]:
         if self.joiner.is_done:
@@ -267,21 +274,27 @@ class Node:
     def _start_training(self, now: float, ramp_steps: int) -> list[ev.Effect]:
         """We hold a state of the swarm: step, unless its owner wants otherwise."""
         self._ramp_steps = ramp_steps
+        self.progress.begin(self._done.samples, now)
+        self.progress.pause(now)
         self._enter(Phase.PAUSED)
         effects = self._obey(now)
         return effects + self._say_paused() if self.phase == Phase.PAUSED else effects
 
     def _step_on(self, now: float) -> list[ev.Effect]:
+        self.progress.resume(now)
         self._enter(Phase.TRAINING)
         self.saving.begin(now)
-        progress = self.progress.update(self._done.samples, now)
-        effects: list[ev.Effect] = [ev.SetProgress(progress), ev.StartTraining(self._ramp_steps)]
-        self._ramp_steps = 0  # after a pause there is nothing to be brought level
-        effects.append(ev.Emit("resumed" if self._has_trained else "training", {"progress": round(progress, 4)}))
+        progress = self.progress.fraction
+        note = ev.Emit("resumed" if self._has_trained else "training", {"progress": round(progress, 4)})
         self._has_trained = True
+        if self.progress.is_over:  # the others are settling: there is nothing left to step for
+            return [note, *self._settle(now)]
+        effects: list[ev.Effect] = [ev.SetProgress(progress), ev.StartTraining(self._ramp_steps), note]
+        self._ramp_steps = 0  # after a pause there is nothing to be brought level
         return effects + self.membership.tell_now(self.links.up)
 
-    def _pause(self) -> list[ev.Effect]:
+    def _pause(self, now: float) -> list[ev.Effect]:
+        self.progress.pause(now)
         self._enter(Phase.PAUSED)
         return [ev.StopTraining(), *self._say_paused()]
 
@@ -307,14 +320,15 @@ class Node:
         if commands.is_stopped:
             return effects + self._settle(now)
         if commands.is_paused:
-            return effects + (self._pause() if phase == Phase.TRAINING else [])
+            return effects + (self._pause(now) if phase == Phase.TRAINING else [])
         return effects + (self._step_on(now) if phase == Phase.PAUSED else [])
 
     def _on_steps_done(self, event: ev.StepsDone, now: float) -> list[ev.Effect]:
         self._done = event
+        self.progress.on_steps(event.samples, now)
         if self.phase != Phase.TRAINING:
             return []
-        effects: list[ev.Effect] = [ev.SetProgress(self.progress.update(event.samples, now))]
+        effects: list[ev.Effect] = [ev.SetProgress(self.progress.fraction)]
         if self.progress.look_is_due():
             effects.append(ev.Evaluate(full=False))
         if self.progress.is_over:
@@ -329,35 +343,47 @@ class Node:
         peer = self.partners.choose(self.links.up, self.exchanges.open_with())
         return [] if peer is None else self.exchanges.begin(peer, blocks, every_s, now, with_momentum)
 
+    def _on_evaluated(self, event: ev.Evaluated, now: float) -> list[ev.Effect]:
+        self.progress.on_look(event.accuracy, now)
+        return self.reports.on_evaluated(event)
+
     def _settle(self, now: float) -> list[ev.Effect]:
+        self.progress.stop(now)
         self._enter(Phase.SETTLING)
         self.settling.begin(now)
-        note = ev.Emit("settling", {"step": self._done.steps, "samples": self._done.samples})
+        note = ev.Emit("settling", {"step": self._done.steps, "samples": self._done.samples, "why": self._why_over()})
         return [ev.StopTraining(), note, *self.membership.tell_now(self.links.up)]
 
     # -- Time ----------------------------------------------------------------------------------------
 
     def _on_tick(self, event: ev.Tick, now: float) -> list[ev.Effect]:
+        self.progress.advance(now)
         effects = self.links.on_tick(now)
         effects += self.membership.on_tick(now, self.links.up)
         effects += self.exchanges.on_tick(now)
         effects += self.joiner.on_tick(now, self.links.up)
+        if self.phase in (Phase.TRAINING, Phase.PAUSED) and self.progress.is_over:
+            effects += self._settle(now)
         if self.settling.exchange_is_due(now):
             if self.settling.is_over(self.exchanges.completed, now):
-                return effects + self._finish(STOPPED if self.commands.is_stopped else "the run is over")
+                return effects + self._finish(self._why_over(), now)
             effects += self._exchange(1.0, 0.0, now)
         effects += self._choose_state(now)
         effects += self.saving.on_tick(now, self.notes)
-        is_too_late = self.joiner.is_too_late(self.progress, now, self.commands.is_stopped)
+        is_too_late = self.joiner.is_too_late(self.progress, self.commands.is_stopped)
         if self.settings.resumed and not self.joiner.is_done:
             if is_too_late or self.resuming.is_left_alone(bool(self.links.up), now):
                 effects += self._go_on_alone(now)
         elif is_too_late:
-            return effects + self._finish("the run ended before this node had its state")
+            return effects + self._finish("the run ended before this node had its state", now)
         return effects + self.reports.on_tick(now)
 
-    def _finish(self, reason: str) -> list[ev.Effect]:
+    def _why_over(self) -> str:
+        return STOPPED if self.commands.is_stopped else f"{THE_RUN_IS_OVER}: {self.progress.end}"
+
+    def _finish(self, reason: str, now: float) -> list[ev.Effect]:
         effects: list[ev.Effect] = [ev.StopTraining()] if self.phase == Phase.TRAINING else []
+        self.progress.stop(now)
         self._enter(Phase.DONE)
         effects += self.membership.leave(self.links.up)
         return [*effects, ev.Emit("leaving", {"why": reason, "step": self._done.steps}), ev.Finish(reason)]

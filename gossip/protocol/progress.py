@@ -1,76 +1,145 @@
-"""The swarm's clock: samples seen by everybody, and from it the learning rate's position and the end.
+"""Where the run stands: the learning rate's position, when to look at held-out accuracy, and why it is over.
 
-The clock is a grow-only counter: every member raises its own entry and nobody else's, entries
-travel with membership, and the sum over all members, the dead and the gone included, is the
-number of samples the swarm has trained on. No server, no agreement: late entries only make the
-sum late. Between two reports an entry is carried on at the rate its owner reported.
+A run is bounded by samples, by time, or by both; its fraction is the larger of the two shares. Learning rate and
+looks follow the fraction, so a run of ninety seconds has its forty looks and its whole cosine as well.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from gossip.protocol.clock import SwarmClock
 from gossip.protocol.membership import Membership
+from gossip.protocol.stopping import Stopping
 
-# News of a member is 6 s old on average among 64 nodes: whoever is believed to be alive is believed to step.
-# A death is known within seconds, so little is counted that was never trained on.
-EXTRAPOLATE_MAX_S = 30.0
 LOOKS = 40  # held-out looks per run: the points of the picture
 
 
 class Progress:
-    """Where the swarm stands, as seen from here. Never goes back."""
+    """Reads the swarm's clock for everybody else, and tells it to the swarm. Never goes back."""
 
-    def __init__(self, membership: Membership, samples_total: int) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        samples_total: int,
+        time_s: float = math.inf,
+        target_accuracy: float = 0.0,
+        plateau: int = 0,
+    ) -> None:
         self._membership = membership
         self.samples_total = samples_total  # the owner may change it
-        self._samples = 0.0
+        self._time_s = time_s
+        self._clock = SwarmClock(membership)
+        self._stopping = Stopping(membership, target_accuracy, plateau)
         self._looks = 0
-        self._in_former_life: dict[bytes, int] = {}  # members' samples, as we knew them
+        self._end = ""
+        self._has_stopped = False
 
     @property
     def samples(self) -> int:
         """The swarm's samples so far."""
-        return int(self._samples)
+        return int(self._clock.samples)
+
+    @property
+    def run_s(self) -> float:
+        """How long the run has gone on, pauses left out."""
+        return self._clock.run_s
 
     @property
     def fraction(self) -> float:
         """0 at the start, 1 when the run is over."""
-        return min(1.0, self._samples / self.samples_total)
+        return min(1.0, max(self._clock.samples / self.samples_total, self._clock.run_s / self._time_s))
+
+    @property
+    def end(self) -> str:
+        """Why the run is over, in a few words; "" while it goes on."""
+        return self._end
 
     @property
     def is_over(self) -> bool:
-        return self._samples >= self.samples_total
+        return bool(self._end)
 
-    def update(self, own_samples: int, now: float) -> float:
-        """Recount, and return the fraction."""
-        total = float(own_samples)
-        members = self._membership.members
-        total += sum(samples for key, samples in self._in_former_life.items() if key not in members)
-        for key, member in members.items():
-            total += max(member.status.samples, self._in_former_life.get(key, 0))
-            if member.is_alive:
-                age_s = min(EXTRAPOLATE_MAX_S, max(0.0, now - member.heard_at))
-                total += age_s * member.status.samples_per_s
-        self._samples = max(self._samples, total)
-        return self.fraction
+    @property
+    def wants_end(self) -> bool:
+        """Does a criterion hold for this node, whatever the others say?"""
+        return bool(self._end or (self._stopping.wish and not self._has_stopped))
 
-    def notes(self) -> dict[str, Any]:
-        """What `restore` needs after a restart: the clock, and every member's entry in it."""
-        counts = self._in_former_life | {m.key: m.status.samples for m in self._membership.members.values()}
-        return {"samples": self._samples, "members": {key.hex(): count for key, count in counts.items()}}
+    # -- Inputs ----------------------------------------------------------------------------------------
 
-    def restore(self, notes: Mapping[str, Any]) -> None:
-        """Never go back behind what we knew, also where nobody is left to tell us."""
-        self._samples = notes["samples"]
-        self._in_former_life = {bytes.fromhex(key): count for key, count in notes["members"].items()}
-        self._looks = int(self.fraction * LOOKS)
+    def begin(self, own_samples: int, now: float) -> None:
+        """We hold a state and begin to step: at the swarm's place in the run."""
+        self._clock.begin(own_samples, now)
+        self._looks = max(self._looks, self._looks_due())
+        self._judge(now)
+
+    def on_steps(self, own_samples: int, now: float) -> None:
+        """What our trainer has done since the run began."""
+        self._clock.on_steps(own_samples, now)
+        self.advance(now)
+
+    def on_look(self, accuracy: float, now: float) -> None:
+        """A look at held-out samples: the criteria of accuracy are judged on it."""
+        self._stopping.on_look(accuracy)
+        self._judge(now)
+
+    def advance(self, now: float, at_once: bool = False) -> None:
+        """Time has passed: recount and tell, a few times a second at most."""
+        if self._clock.advance(now, at_once):
+            self._judge(now)
+
+    def stop(self, now: float) -> None:
+        """We step no more: the run is over, or we leave it."""
+        self._clock.stop()
+        self._has_stopped = True
+        self.tell(now)
+
+    def pause(self, now: float) -> None:
+        """Neither our own samples nor the run's time go on until `resume`."""
+        self._clock.pause(now)
+        self.tell(now)
+
+    def resume(self, now: float) -> None:
+        self._clock.resume(now)
+        self.tell(now)
+
+    def tell(self, now: float) -> None:
+        """Let our status say where we stand."""
+        self._membership.set_status(wants_end=self.wants_end, **self._clock.telling(now))
 
     def look_is_due(self) -> bool:
         """True once per LOOKS-th of the run: time to look at held-out accuracy."""
-        due = int(self.fraction * LOOKS)
+        due = self._looks_due()
         if due <= self._looks:
             return False
         self._looks = due
         return True
+
+    # -- Checkpoints -----------------------------------------------------------------------------------
+
+    def notes(self) -> dict[str, Any]:
+        """All that a later life must know; plain numbers, for JSON."""
+        return self._clock.notes() | {"stopping": self._stopping.notes(), "looks": self._looks}
+
+    def restore(self, notes: Mapping[str, Any]) -> None:
+        """Before `begin`. Raises KeyError, TypeError or ValueError where `notes` are not ours."""
+        self._clock.restore(notes)
+        self._stopping.restore(notes["stopping"])
+        self._looks = int(notes["looks"])
+
+    # -- How it is done --------------------------------------------------------------------------------
+
+    def _looks_due(self) -> int:
+        return int(self.fraction * LOOKS)
+
+    def _judge(self, now: float) -> None:
+        # A newcomer only listens: what it believes of the end before it has a state is no verdict.
+        if not self._end or not self._clock.has_begun:
+            if self._clock.samples >= self.samples_total:
+                self._end = f"{self.samples_total:,} samples are trained on"
+            elif self._clock.run_s >= self._time_s:
+                self._end = f"its {self._time_s:g} s have passed"
+            else:
+                self._end = self._stopping.verdict(votes_itself=self._clock.has_begun)
+        self.tell(now)

@@ -23,8 +23,6 @@ class Reports:
         self._exchanges = exchanges
         self._progress = progress
         self._next_at = 0.0
-        self._before: tuple[float, int] | None = None  # (time, samples) of the last report
-        self._samples_per_s = 0.0
         self._looked: Evaluated | None = None  # not yet told: it waits for the bytes it cost
 
     def next_deadline(self) -> float:
@@ -44,17 +42,20 @@ class Reports:
     def on_traffic(self, traffic: Traffic, phase: Phase, done: StepsDone, now: float) -> list[Effect]:
         if self._looked is not None:
             return self._on_looked(self._looked, traffic, done)
-        rate = self._rate(done.samples, now) if phase == Phase.TRAINING else 0.0
         loss = done.loss if math.isfinite(done.loss) else 0.0
+        members = len(self._membership.alive()) + 1
+        self._progress.tell(now)
         self._membership.set_status(
-            phase=phase, step=done.steps, samples=done.samples, samples_per_s=rate, loss=loss,
-            links=len(self._links.up), bytes_sent=traffic.bytes_sent, bytes_received=traffic.bytes_received,
+            phase=phase, step=done.steps, loss=loss, links=len(self._links.up), members=members,
+            bytes_sent=traffic.bytes_sent, bytes_received=traffic.bytes_received,
         )  # fmt: skip
+        told = self._membership.status
         fields = {
             "phase": phase.name.lower(), "step": done.steps, "samples": done.samples,
-            "samples_per_s": round(rate, 1), "loss": round(loss, 5), "accuracy": self._membership.status.accuracy,
+            "samples_per_s": round(told.samples_per_s, 1), "loss": round(loss, 5), "accuracy": told.accuracy,
             "progress": round(self._progress.fraction, 5), "swarm_samples": self._progress.samples,
-            "links": len(self._links.up), "members": len(self._membership.alive()) + 1,
+            "run_s": round(self._progress.run_s, 2), "wants_end": told.wants_end,
+            "links": len(self._links.up), "members": members,
             "exchanges": self._exchanges.completed, "exchanges_failed": self._exchanges.failed,
             "exchanges_answered": self._exchanges.answered, "bytes_sent": traffic.bytes_sent,
             "bytes_received": traffic.bytes_received, "step_s": round(done.step_s, 6),
@@ -71,10 +72,3 @@ class Reports:
             "samples": done.samples, "swarm_samples": self._progress.samples, "bytes_sent": traffic.bytes_sent,
         }  # fmt: skip
         return [Emit("evaluated", fields)]
-
-    def _rate(self, samples: int, now: float) -> float:
-        """Samples per second since the last report; the last rate where no time has passed."""
-        if self._before is not None and now > self._before[0]:
-            self._samples_per_s = (samples - self._before[1]) / (now - self._before[0])
-        self._before = (now, samples)
-        return self._samples_per_s

@@ -60,12 +60,13 @@ class Resuming:
         """Nobody is there."""
         self._waits_for.pop(peer, None)
 
-    def choose(self, own_samples: int, heard: bool, now: float) -> Choice | None:
+    def choose(self, heard: bool, now: float) -> Choice | None:
         """The choice, once. heard: a member has just told us whom it knows."""
         if not self.is_undecided or not (heard or now >= self._until or not self._waits_for):
             return None
         self.is_undecided, self._until = False, math.inf
-        ahead = self._progress.update(own_samples, now) - self._saved_at
+        self._progress.advance(now, at_once=True)
+        ahead = self._progress.fraction - self._saved_at
         can_give = any(map(is_trained, self._membership.members.values()))
         return Choice.SWARM if can_give and ahead > FAR_AHEAD else Choice.OWN
 

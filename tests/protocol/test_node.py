@@ -41,7 +41,7 @@ def names(effects: list[ev.Effect]) -> list[str]:
 def test_a_joiner_trains_once_its_state_is_complete() -> None:
     """Then at the swarm's place in the run, with a learning rate that ramps up."""
     me = node(seeds=((A, "a:1"),), samples_total=1_000)
-    meet(me, A, samples=500)
+    meet(me, A, samples=500, swarm_samples=500)
     requests = of(me.handle(ev.Tick(), 0.1), ev.Send)
     assert [send.message.index for send in requests if isinstance(send.message, msg.FragmentRequest)] == [0, 1]
     for index in (0, 1):
@@ -100,14 +100,15 @@ def test_a_goodbye_ends_the_link() -> None:
 
 
 def test_the_run_ends_by_the_swarms_clock() -> None:
-    """Our own few samples and the others' many: stop stepping, settle, go."""
+    """Our own few samples and the others' many: stop stepping, settle, go, and say by which criterion."""
     me = node(samples_total=1_000)
     meet(me, A, Phase.SETTLING, samples=900)
     effects = me.handle(STEP, 1.0)
     assert me.phase == Phase.SETTLING and of(effects, ev.StopTraining) and "settling" in names(effects)
     assert of(me.handle(ev.Tick(), 1.0), ev.PickBlocks)[0].fraction == 1.0
-    effects = me.handle(ev.Tick(), 20.0)
-    assert me.phase == Phase.DONE and of(effects, ev.Finish) and me.next_deadline() == math.inf
+    (finish,) = of(me.handle(ev.Tick(), 20.0), ev.Finish)
+    assert finish.reason == "the run is over: 1,000 samples are trained on"
+    assert me.phase == Phase.DONE and me.next_deadline() == math.inf
 
 
 def test_a_ruined_model_is_not_shared() -> None:

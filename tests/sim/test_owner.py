@@ -157,7 +157,7 @@ def test_a_run_can_be_shortened() -> None:
     swarm = swarm_of(3)
     say(swarm, 1, "set samples", "1000")
     assert swarm.run(30, lambda: not swarm.alive())
-    assert {node.engine.finished for node in swarm.nodes.values()} == {"the run is over"}
+    assert {node.engine.finished for node in swarm.nodes.values()} == {"the run is over: 1,000 samples are trained on"}
 
 
 def test_the_learning_rate_reaches_the_trainer() -> None:

@@ -117,4 +117,4 @@ def test_a_run_that_ended_meanwhile_is_ended_here_too() -> None:
     swarm.kill("n0")
     back = swarm.restart("n1")
     assert swarm.run(60, lambda: back.engine.finished is not None)
-    assert back.engine.finished == "the run is over"
+    assert back.engine.finished == "the run is over: 200,000 samples are trained on"

@@ -257,7 +257,7 @@ def test_everybody_finishes_and_nobody_waits_for_the_dead() -> None:
     swarm.kill("n0")
     assert swarm.run(30, lambda: not swarm.alive()), story(swarm)
     ends = {name: (node.events[-1][0], node.engine.finished) for name, node in swarm.nodes.items() if name != "n0"}
-    assert {reason for _, reason in ends.values()} == {"the run is over"}
+    assert {reason for _, reason in ends.values()} == {"the run is over: 200,000 samples are trained on"}
     assert max(at for at, _ in ends.values()) - min(at for at, _ in ends.values()) < 3
     samples = [node.node.progress.samples for name, node in swarm.nodes.items() if name != "n0"]
     assert min(samples) >= 200_000 and max(samples) < 212_000
