@@ -146,10 +146,10 @@ class Operations:
         hosts = [host for host in hosts if wanted[host.label]]
         if not hosts:
             return Outcome()
-        ticket, outcome = self._ticket(live), Outcome()
+        ticket, outcome = self._ticket(live) or self._fresh_ticket(seen), Outcome()
         if not ticket and live:
             raise GossipError(
-                "the swarm runs, but none of its nodes has given a ticket that is still good; try again soon"
+                "the swarm runs, but its nodes have no ticket that is good: they start, or began a day ago; try again"
             )
         if not ticket and self.deployment.has_begun and seen.failures:
             ticket = self.deployment.ticket if self._seconds_left(self.deployment.ticket) > 0 else ""
@@ -220,6 +220,13 @@ class Operations:
         tickets = [node["ticket"] for node in nodes if node["ticket"]]
         best = max(tickets, key=self._seconds_left, default="")
         return best if best and self._seconds_left(best) > TICKET_LEFT_S else ""
+
+    def _fresh_ticket(self, seen: Outcome) -> str:
+        """Made from a living node's run folder: the printed ones are for a day. "" where that cannot be."""
+        alive = [label for label, answer in seen.answers.items() if any(node["pid"] for node in answer["nodes"])]
+        hosts = [self.deployment.host(label) for label in alive]
+        made = self._on_hosts(hosts, None, lambda host, news: self._call(host, news, "ticket"))
+        return self._ticket(list(made.answers.values()))
 
     @staticmethod
     def _seconds_left(ticket: str) -> float:

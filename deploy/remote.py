@@ -38,6 +38,15 @@ KEPT = (
 THREAD_LIMITS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ROOM_BYTES = {False: 450_000_000, True: 30_000_000}  # of an environment, by whether dependencies are there already
 
+# For the environment's Python: this one has no gossip.
+MINT = """
+import sys, time
+from pathlib import Path
+from gossip.live.tickets import mint_again
+from gossip.swarmfile import read_swarm_file
+print(mint_again(read_swarm_file(Path(sys.argv[1])), now=time.time()).text())
+"""
+
 
 class Refusal(Exception):
     """What cannot be done on this host: a word for programs, a sentence for people."""
@@ -434,6 +443,17 @@ def status(home: Home, request: dict) -> dict:
     return {"nodes": [node.look() for node in home.all_nodes()]}
 
 
+def ticket(home: Home, request: dict) -> dict:
+    """A new ticket, from what a living node keeps in its run folder; "" where none can be made."""
+    for node in home.all_nodes():
+        if node.pid() and (node.run / "swarm.json").is_file():
+            words = [str(home.python), "-P", "-c", MINT, str(node.run)]
+            made = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            if made.returncode == 0:
+                return {"ticket": made.stdout.strip()}
+    return {"ticket": ""}
+
+
 def logs(home: Home, request: dict) -> dict:
     """Lines of the nodes' logs: the last ones, then, with follow, what comes until the other end hangs up."""
     nodes = [node for node in home.all_nodes() if not request["nodes"] or node.name in request["nodes"]]
@@ -530,7 +550,7 @@ def first_existing(path: Path) -> Path:
 
 ACTIONS = {
     "probe": probe, "install": install, "start": start, "stop": stop, "status": status, "logs": logs,
-    "collect": collect,
+    "collect": collect, "ticket": ticket,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -18,9 +18,8 @@ from collecting import accuracy_of
 from deployment import Deployment, Options, StateFolder
 from hostfile import Host, parse_host, read_hostfile
 from operations import Operations, Outcome, shards_of
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 
 from gossip.console import COLOURS, Text, counted, printable, table_that_fits
 from gossip.errors import GossipError, SpecError
@@ -31,6 +30,8 @@ STATES = Path(os.environ.get("GOSSIP_DEPLOY_STATE") or CHECKOUT / ".gossip-deplo
 COLUMNS = ("host", "node", "state", "step", "accu-\nracy", "mem-\nbers", "samples\n/s", "last\nword")
 FIRST_TO_GO = ("last\nword", "samples\n/s", "step", "mem-\nbers")
 WATCH_EVERY_S = 2.0
+WRONG = ("died", "failed")  # of a node: `up` starts it again
+UNSAID = "without a word: killed, or its machine went down; up starts it again"
 
 by_name = click.option("--name", default="", help="Which deployment.  [the only one]")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
@@ -227,7 +228,8 @@ def _refuse_failures(
     raise GossipError(f"{len(failed)} of {hosts} could not be {done}{words}{advice}")
 
 
-def _status_table(operations: Operations, outcome: Outcome, console: Console) -> Table:
+def _status_table(operations: Operations, outcome: Outcome, console: Console) -> Group:
+    """A table of nodes, how far the swarm is, and why nodes ended that should not have."""
     rows: list[list[Any]] = []
     for host in operations.deployment.hosts:
         error = outcome.failures.get(host.label)
@@ -242,7 +244,13 @@ def _status_table(operations: Operations, outcome: Outcome, console: Console) ->
                 "-" if accuracy is None else f"{accuracy:.1%}", str(look.get("members") or "-"),
                 f"{look.get('samples_per_s') or 0:,.0f}", "-" if seen is None else _ago(seen),
             ])  # fmt: skip
-    return table_that_fits(operations.deployment.name, COLUMNS, rows, FIRST_TO_GO, console, console.width)
+    nodes = outcome.nodes()
+    progress = max((node["progress"] or 0.0 for node in nodes), default=0.0)
+    running = sum(bool(node["pid"]) for node in nodes)
+    line = f"{running} of {counted(len(operations.deployment.nodes), 'node')} running, {progress:.0%} of the samples"
+    ended = [f"{node['node']} {node['state']}: {node['why'] or UNSAID}" for node in nodes if node["state"] in WRONG]
+    table = table_that_fits(operations.deployment.name, COLUMNS, rows, FIRST_TO_GO, console, console.width)
+    return Group(table, Text(line), *(Text(f"  {printable(text)}", style="red") for text in ended))
 
 
 def _ago(seconds: float) -> str:

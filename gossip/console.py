@@ -126,7 +126,7 @@ def printable(text: str) -> str:
 
 
 Cell = str | Text
-WORDS = ("node", "state", "end")  # columns to the left; the others are numbers
+WORDS = ("host", "node", "state", "end")  # columns to the left; the others are numbers
 
 
 def table_that_fits(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from gossip.errors import NetworkError
 from gossip.live.security import KEY_BYTES, Permit, mint_permit
 from gossip.live.tcp import checked_address
+from gossip.swarmfile import Door, SwarmFile
 
 VALID_FOR_S = 24 * 3600.0
 SEEDS_MAX = 8
@@ -55,6 +56,16 @@ def mint(
     permit = mint_permit(swarm_key, valid_for_s=valid_for_s, now=now)
     checked = tuple((checked_address(address), key) for address, key in seeds)
     return Ticket(swarm_id(swarm_key), permit.permit_id, permit.key, permit.expiry, checked)
+
+
+def mint_again(swarm: SwarmFile, *, now: float) -> Ticket:
+    """A new ticket from what a node's run folder knows: it names that node first, then those it knows.
+
+    Raises NetworkError where nobody is known to listen.
+    """
+    own = Door(swarm.address, swarm.key)
+    seeds = [(door.address.partition(",")[0], door.key_bytes) for door in (own, *swarm.doors()) if door.address]
+    return mint(swarm.swarm_key_bytes, seeds[:SEEDS_MAX], now=now)
 
 
 def swarm_id(swarm_key: bytes) -> bytes:

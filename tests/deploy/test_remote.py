@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,12 @@ import pytest
 import ssh as ssh_module
 from collecting import Collection
 from hostfile import Host
+from remote import born_at
 from ssh import HostError, Ssh
 
+from gossip.live.tickets import parse_ticket
 from gossip.observe import write_atomically
+from gossip.swarmfile import SwarmFile, write_swarm_file
 
 HERE = """while [ "$1" != "--" ]; do shift; done
 echo 'Welcome! @gossip is not a marker here'
@@ -145,6 +149,24 @@ def test_a_process_that_only_has_the_number_of_ours_is_left_alone(connect: Conne
     (look,) = call(connect(), "status")["nodes"]
     assert look["state"] == "died" and look["pid"] == 0
     assert call(connect(), "stop", goodbye_s=0.0, purge=False) == {"stopped": [], "killed": []}
+
+
+def test_a_living_nodes_folder_gives_a_new_ticket(connect: Connect, tmp_path: Path) -> None:
+    """The printed one is for a day; a laboratory lets machines in on the third."""
+    run = run_of(tmp_path, "n0", b"")
+    swarm = SwarmFile(
+        swarm_id="00" * 8, swarm_key="11" * 32, spec_hash="22" * 8, key="33" * 32, address="192.0.2.7:7700"
+    )
+    write_swarm_file(run, swarm)
+    python = run.parents[2] / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o700)
+    assert call(connect(), "ticket") == {"ticket": ""}  # nobody lives there
+    here = {"pid": os.getpid(), "born": born_at(os.getpid()), "log_bytes": 0}
+    (run.parent / "node.pid").write_text(json.dumps(here))
+    ticket = parse_ticket(call(connect(), "ticket")["ticket"])
+    assert ticket.seeds == (("192.0.2.7:7700", b"\x33" * 32),)
 
 
 def test_a_damaged_copy_is_not_used(connect: Connect, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from gossip.errors import NetworkError
 from gossip.live.security import permit_key
-from gossip.live.tickets import Ticket, mint, parse_ticket, swarm_id
+from gossip.live.tickets import SEEDS_MAX, Ticket, mint, mint_again, parse_ticket, swarm_id
+from gossip.swarmfile import Door, SwarmFile
 
 SWARM_KEY = b"s" * 32
 NOW = 1_700_000_000.0
@@ -86,3 +87,16 @@ def test_a_ticket_without_seeds_or_with_a_crowd_is_never_minted() -> None:
             mint(SWARM_KEY, seeds, now=NOW)
     with pytest.raises(NetworkError, match="HOST:PORT"):
         mint(SWARM_KEY, [("*:7700", b"a" * 32)], now=NOW)
+
+
+def test_a_run_folder_is_enough_for_a_new_ticket() -> None:
+    """The first one expires; whoever holds the swarm's key invites again, at its own door first."""
+    doors = tuple(Door(f"192.0.2.{n}:7700,gossip.example:1", bytes([n] * 32).hex()) for n in range(1, 20))
+    swarm = SwarmFile(
+        swarm_id=swarm_id(SWARM_KEY).hex(), swarm_key=SWARM_KEY.hex(), spec_hash="00" * 8, key=(b"a" * 32).hex(),
+        address="192.0.2.7:7700", members=doors,
+    )  # fmt: skip
+    again = parse_ticket(mint_again(swarm, now=NOW).text())
+    assert again.seeds[:2] == (("192.0.2.7:7700", b"a" * 32), ("192.0.2.1:7700", b"\x01" * 32))
+    assert len(again.seeds) == SEEDS_MAX and again.swarm_id == swarm_id(SWARM_KEY)
+    assert again.permit.key == permit_key(SWARM_KEY, again.ticket_id, again.expiry)
