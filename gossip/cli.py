@@ -27,6 +27,22 @@ def _node_name(context: click.Context, option: click.Parameter, name: str) -> st
     return name
 
 
+def _rate(context: click.Context, option: click.Parameter, rate: str) -> str:
+    from gossip.errors import SpecError
+    from gossip.units import bytes_per_s_of
+
+    try:
+        _ = rate and bytes_per_s_of(rate)
+    except SpecError as error:
+        raise click.BadParameter(str(error)) from error
+    return rate
+
+
+upload = click.option(
+    "--upload", default="", metavar="RATE", callback=_rate, help='What a node may send, such as "1 mbit/s".  [no limit]'
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gossip")
 def cli() -> None:
@@ -42,6 +58,7 @@ def cli() -> None:
 @click.option("--key", "key_file", type=click.Path(path_type=Path), help="Keep this node's identity in a file.")
 @click.option("--name", default="node", callback=_node_name, help="The node's name in events and pictures.")
 @data_dir
+@upload
 @run_dir
 @as_json
 @click.option("--follow", is_flag=True, hidden=True, help="Events on standard output; end with standard input.")
@@ -54,6 +71,7 @@ def node(
     key_file: Path | None,
     name: str,
     data_dir: str,
+    upload: str,
     run_dir: Path | None,
     as_json: bool,
     follow: bool,
@@ -76,6 +94,7 @@ def node(
         ticket=ticket,
         shard=shard,
         data_dir=data_dir,
+        upload=upload,
         key_file=key_file,
         run_dir=run_dir,
         name=name,
@@ -103,16 +122,24 @@ def node(
     ),
 )
 @data_dir
+@upload
 @run_dir
 @as_json
 def train(
-    spec: Path, nodes: int, host: str, alone_steps: int, data_dir: str, run_dir: Path | None, as_json: bool
+    spec: Path,
+    nodes: int,
+    host: str,
+    alone_steps: int,
+    data_dir: str,
+    upload: str,
+    run_dir: Path | None,
+    as_json: bool,
 ) -> None:
     """Run a swarm of --nodes on this machine, one process each, and watch it."""
     from gossip.launcher import Launcher
     from gossip.spec import load
 
-    launcher = Launcher(load(spec), nodes=nodes, host=host, data_dir=data_dir, run_dir=run_dir)
+    launcher = Launcher(load(spec), nodes=nodes, host=host, data_dir=data_dir, upload=upload, run_dir=run_dir)
     result = launcher.run(alone_steps=alone_steps)
     _print_json(result, as_json)
     _refuse_failures(result)

@@ -78,8 +78,9 @@ class Engine:
             ev.Finish: self._finish,
             **dict.fromkeys(
                 (
-                    ev.StartTraining, ev.StopTraining, ev.SetProgress, ev.SetLearningRate, ev.PickBlocks, ev.Respond,
-                    ev.Apply, ev.GiveUp, ev.Forget, ev.ReadFragment, ev.LoadFragment, ev.Evaluate,
+                    ev.StartTraining, ev.StopTraining, ev.SetProgress, ev.SetLearningRate, ev.SetPeriod, ev.SetBatch,
+                    ev.PickBlocks, ev.Respond, ev.Apply, ev.GiveUp, ev.Forget, ev.ReadFragment, ev.LoadFragment,
+                    ev.Evaluate,
                 ),
                 on_trainer,
             ),

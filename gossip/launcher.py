@@ -63,6 +63,7 @@ class Launcher:
         nodes: int,
         host: str = "127.0.0.1",
         data_dir: str = "",
+        upload: str = "",
         run_dir: Path | None = None,
         console: SwarmConsole | None = None,
     ) -> None:
@@ -71,6 +72,7 @@ class Launcher:
         self.nodes = nodes
         self.host = host
         self.data_dir = data_dir
+        self.upload = upload
         self.run_folder = RunFolder.create(self.experiment, run_dir)
         if owner is not None:
             owner.save(self.run_folder.owner_key)
@@ -172,6 +174,7 @@ class Launcher:
         folder.mkdir(parents=True)
         command = [sys.executable, "-m", "gossip", "node", "--follow", "--name", name, "--shard", str(shard)]
         command += ["--listen", f"tcp://{self.host}:0", "--run-dir", str(folder), "--data-dir", self.data_dir]
+        command += ["--upload", self.upload or self.experiment.node.upload]
         command += ["--join", self.ticket] if self.ticket else [str(self.run_folder.path / "spec.toml")]
         threads = str(max(1, (os.cpu_count() or 1) // self.nodes))
         with (folder / "stderr.log").open("wb") as errors:

@@ -20,7 +20,7 @@ class Sampler:
     """
 
     def __init__(self, indices: NDArray[np.int64], batch: int, seed: int) -> None:
-        """indices: int64[m], m >= 1, not copied. batch: samples per batch, larger than m if need be."""
+        """indices: int64[m], m >= 1, not copied. batch: the most samples of a batch, more than m if need be."""
         if not len(indices):
             raise DataError("a shard without samples cannot be trained on; expected fewer shards")
         self.epoch = 0
@@ -30,18 +30,22 @@ class Sampler:
         self._batch = np.empty(batch, dtype=np.int64)
         self._order = self._order_of_epoch()
 
-    def next_batch(self) -> NDArray[np.int64]:
-        """The next batch, int64[batch]: valid until the next call, which overwrites it."""
+    def next_batch(self, batch: int | None = None) -> NDArray[np.int64]:
+        """The next batch, int64[batch]: valid until the next call, which overwrites it.
+
+        batch: how many samples, at most what was set aside for; None for as many.
+        """
+        picked = self._batch if batch is None else self._batch[:batch]
         filled = 0
-        while filled < len(self._batch):
+        while filled < len(picked):
             if self.position == len(self._indices):
                 self.epoch, self.position = self.epoch + 1, 0
                 self._order = self._order_of_epoch()
-            taken = min(len(self._batch) - filled, len(self._indices) - self.position)
-            self._batch[filled : filled + taken] = self._order[self.position : self.position + taken]
+            taken = min(len(picked) - filled, len(self._indices) - self.position)
+            picked[filled : filled + taken] = self._order[self.position : self.position + taken]
             self.position += taken
             filled += taken
-        return self._batch
+        return picked
 
     def state(self) -> dict[str, int]:
         """What `restore` needs to carry on with the very next sample."""

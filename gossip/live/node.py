@@ -7,6 +7,7 @@ answers go into the engine, the engine's effects go out through its ports.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import random
@@ -42,6 +43,7 @@ from gossip.swarmfile import Door, SwarmFile, write_swarm_file
 from gossip.training import mixer
 from gossip.training.trainer import Trainer
 from gossip.training.work import Work
+from gossip.units import bytes_per_s_of
 
 LAST_LOOK_S = 0.5  # a node that was told to stop evaluates for this long at most
 REST_S = 1.0  # and waits this long for a step in hand: a large batch must not hold up Ctrl-C
@@ -57,6 +59,7 @@ class NodeOptions:
     ticket: str = ""  # "" starts a new swarm
     shard: int | None = None
     data_dir: str = ""
+    upload: str = ""
     key_file: Path | None = None
     run_dir: Path | None = None
     name: str = "node"
@@ -236,6 +239,12 @@ class _LiveNode:
             blocks=experiment.exchange.blocks_first,
             average_momentum=experiment.exchange.momentum,
             momentum=experiment.train.momentum,
+            is_every_free=experiment.exchange.every_steps == "auto",
+            are_blocks_free=experiment.exchange.blocks == "auto",
+            is_batch_free=experiment.train.batch == "auto",
+            batch=experiment.train.batch_first,
+            parameters=self.model.dim,
+            upload_bytes_per_s=self._upload(),
         )
         return Engine(
             Node(settings, random.Random(secrets.randbits(64))),
@@ -247,6 +256,11 @@ class _LiveNode:
             observe=self.observe,
             verify=verifier(experiment.owner, self.entry.swarm),
         )
+
+    def _upload(self) -> float:
+        """The cap in bytes per second; the command line wins over the file. Raises SpecError."""
+        text = self.options.upload or self.experiment.node.upload
+        return bytes_per_s_of(text) if text else math.inf
 
     # -- Meanwhile -----------------------------------------------------------------------------------
 

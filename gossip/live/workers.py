@@ -21,6 +21,7 @@ from gossip.training.trainer import Trainer
 from gossip.training.work import Stage, Where, Work, ends_here
 
 _Job = Callable[[], None]
+_EXCHANGES = ev.PickBlocks | ev.Respond | ev.Apply
 
 
 class LiveWorkers:
@@ -35,6 +36,8 @@ class LiveWorkers:
         self._deliver = deliver
         self._mailboxes: dict[Where, queue.SimpleQueue[_Job | None]] = {where: queue.SimpleQueue() for where in Where}
         self._is_stepping = False
+        self._exchange_cpu_s = dict.fromkeys(Where, 0.0)  # each thread adds to its own
+        self._steps_reported = trainer.steps
         self._clock = _StepClock()
         self._threads = [
             threading.Thread(target=self._guard, args=(self._run_trainer,), name="trainer", daemon=True),
@@ -52,8 +55,11 @@ class LiveWorkers:
             self._post(Where.TRAINER, lambda: self._start(effect.ramp_steps))
         elif isinstance(effect, ev.StopTraining):
             self._post(Where.TRAINER, self._stop)
+        elif isinstance(effect, ev.SetPeriod):
+            self._post(Where.TRAINER, lambda: self._set_period(effect.every_steps))
         else:
-            self._advance(self._work.chain(effect), None)
+            chain = self._work.chain(effect)
+            self._advance([self._metered(s) for s in chain] if isinstance(effect, _EXCHANGES) else chain, None)
 
     def on_saver(self, job: _Job) -> None:
         """Have something written on the saver's thread; it must not raise."""
@@ -85,6 +91,18 @@ class LiveWorkers:
             stage, *rest = stages
             self._post(stage.where, lambda: self._advance(rest, stage.work(value)))
 
+    def _metered(self, stage: Stage) -> Stage:
+        """The same stage, its CPU time entered."""
+
+        def work(value: Any) -> Any:
+            began = time.thread_time()
+            try:
+                return stage.work(value)
+            finally:
+                self._exchange_cpu_s[stage.where] += time.thread_time() - began
+
+        return Stage(stage.where, work)
+
     def _post(self, where: Where, job: _Job) -> None:
         self._mailboxes[where].put(job)
 
@@ -106,23 +124,31 @@ class LiveWorkers:
         self._is_stepping = True
         self._clock.restart()
 
+    def _set_period(self, every_steps: int) -> None:
+        self._every_steps = every_steps
+
     def _stop(self) -> None:
         self._is_stepping = False
         self._report()  # what was done since the last report counts too
 
     def _step(self) -> None:
+        began = time.thread_time()
         loss = self._trainer.step()
-        self._clock.on_step(loss)
+        self._clock.on_step(loss, time.thread_time() - began)
         if not math.isfinite(loss):
             self._is_stepping, self.has_diverged = False, True
             self._deliver(ev.TrainingFailed(self._trainer.steps, loss))
-        elif self._trainer.steps % self._every_steps == 0:
+        elif self._trainer.steps - self._steps_reported >= self._every_steps:
             self._report()
 
     def _report(self) -> None:
         clock, trainer = self._clock, self._trainer
-        loss, step_s = clock.take()
-        self._deliver(ev.StepsDone(trainer.steps, trainer.samples, loss, step_s, clock.longest_gap_s))
+        loss, step_s, step_cpu_s = clock.take()
+        self._steps_reported = trainer.steps
+        exchange_cpu_s = sum(self._exchange_cpu_s.values())
+        distance = trainer.mixer.statistics().relative_distance_recent
+        done = (trainer.steps, trainer.samples, loss, step_s, clock.longest_gap_s)
+        self._deliver(ev.StepsDone(*done, step_cpu_s, exchange_cpu_s, distance))
 
     # -- The other threads ---------------------------------------------------------------------------
 
@@ -147,22 +173,25 @@ class _StepClock:
         self._last = time.monotonic()
         self._gaps: list[float] = []
         self._losses: list[float] = []
+        self._cpu_s = 0.0
 
     def restart(self) -> None:
         self._last = time.monotonic()
 
-    def on_step(self, loss: float) -> None:
+    def on_step(self, loss: float, cpu_s: float) -> None:
         now = time.monotonic()
         gap, self._last = now - self._last, now
         self.longest_gap_s = max(self.longest_gap_s, gap)
         self._gaps.append(gap)
         self._losses.append(loss)
+        self._cpu_s += cpu_s
 
-    def take(self) -> tuple[float, float]:
-        """Mean loss and median step since the last call; (0, 0) without a step."""
+    def take(self) -> tuple[float, float, float]:
+        """Mean loss, median step, and mean CPU time of a step since the last call; zeros without a step."""
         if not self._gaps:
-            return 0.0, 0.0
-        taken = statistics.fmean(self._losses), statistics.median(self._gaps)
+            return 0.0, 0.0, 0.0
+        taken = statistics.fmean(self._losses), statistics.median(self._gaps), self._cpu_s / len(self._gaps)
         self._gaps.clear()
         self._losses.clear()
+        self._cpu_s = 0.0
         return taken

@@ -53,13 +53,16 @@ class StopRequested:
 
 @dataclass(frozen=True, slots=True)
 class StepsDone:
-    """Another `every_steps` local steps are done (or training just began: steps = 0)."""
+    """Another period of local steps is done, or training has stopped."""
 
     steps: int  # own steps so far, this start of the node
     samples: int  # own samples so far
     loss: float  # mean over these steps
     step_s: float  # median duration of these steps, with what came between them
     longest_gap_s: float  # longest time between two steps so far
+    step_cpu_s: float = 0.0  # CPU time of the trainer's thread per step, without what came between: mean
+    exchange_cpu_s: float = 0.0  # CPU time of both threads for exchanges, all since the start
+    distance: float = 0.0  # of the peers that made us offers lately, relative to the size of the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +236,20 @@ class SetLearningRate:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPeriod:
+    """Report steps every `every_steps` of them."""
+
+    every_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetBatch:
+    """Take `batch` samples per step from the next one on; the learning rate goes with it."""
+
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
 class PickBlocks:
     """Choose and encode the blocks that moved most. Answered by OfferReady."""
 
@@ -329,7 +346,7 @@ class Finish:
 
 
 Effect = (
-    Dial | HangUp | Send | SendPayload | StartTraining | StopTraining | SetProgress | SetLearningRate | PickBlocks
-    | Respond | Apply | GiveUp | Forget | ReadFragment | LoadFragment | Evaluate | SaveCheckpoint | MeasureTraffic
-    | Emit | Finish
+    Dial | HangUp | Send | SendPayload | StartTraining | StopTraining | SetProgress | SetLearningRate | SetPeriod
+    | SetBatch | PickBlocks | Respond | Apply | GiveUp | Forget | ReadFragment | LoadFragment | Evaluate
+    | SaveCheckpoint | MeasureTraffic | Emit | Finish
 )  # fmt: skip

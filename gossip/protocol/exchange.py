@@ -12,6 +12,7 @@ LATE_MAX is full, and that is a named, counted loss.
 from __future__ import annotations
 
 import math
+import statistics
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ OPEN_MAX = 4
 LATE_MAX = 64
 SERVED_MAX = 512  # answered ids remembered, so that a duplicated offer does not move us twice
 ANSWERING_MAX = 8  # offers in work at once; beyond that we are BUSY
+ROADS_MAX = 64  # peers whose round trips are remembered
+SLOW_MIN_S = 0.02
+SLOW_FACTOR = 2  # an exchange older than so many round trips takes no slot: one slow peer must not block the only one
 DEADLINE_FIRST_S = 3.0
 DEADLINE_MIN_S = 0.2  # a slot lost to a lost message: at 0.5 a swarm losing 20 % mixed a third as often
 DEADLINE_MAX_S = 15.0
@@ -33,11 +37,34 @@ class _Offer:
     """One exchange we began."""
 
     peer: bytes
+    fraction: float  # of the model
     began_at: float
     deadline: float
     sent: bool = False
     late: bool = False
     mixing: bool = False  # its answer is being applied
+
+
+@dataclass(slots=True)
+class _Road:
+    """Smoothed round trip and its deviation, as TCP has them (RFC 6298). 0 before the first."""
+
+    round_trip_s: float = 0.0
+    deviation_s: float = 0.0
+
+    def measure(self, seconds: float) -> None:
+        """One trip. A peer that was paused does not spoil it."""
+        if self.round_trip_s == 0.0:
+            self.round_trip_s, self.deviation_s = seconds, seconds / 2
+            return
+        seconds = min(seconds, 2 * self.patience_s())
+        self.deviation_s += (abs(seconds - self.round_trip_s) - self.deviation_s) / 4
+        self.round_trip_s += (seconds - self.round_trip_s) / 8
+
+    def patience_s(self) -> float:
+        if self.round_trip_s == 0.0:
+            return DEADLINE_FIRST_S
+        return min(DEADLINE_MAX_S, max(DEADLINE_MIN_S, 2 * self.round_trip_s + 4 * self.deviation_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +89,30 @@ class Exchanges:
         self._offers: dict[int, _Offer] = {}  # in the order they began
         self._served: OrderedDict[tuple[bytes, int, int], None] = OrderedDict()
         self._answering: dict[tuple[bytes, int], Header] = {}
-        self._round_trip_s = 0.0
-        self._round_trip_deviation_s = 0.0
+        self._roads: OrderedDict[bytes, _Road] = OrderedDict()  # by peer: a slow one answers between two slow steps
+        self._any_road = _Road()  # for a peer we know nothing of
 
     # -- What others ask of us -----------------------------------------------------------------------
 
     @property
     def round_trip_s(self) -> float:
-        """Smoothed time from an offer's choice to its answer's application; 0 before the first."""
-        return self._round_trip_s
+        """Smoothed time from an offer's choice to its answer's application, of a typical peer; 0 before the first."""
+        return statistics.median_low([road.round_trip_s for road in self._roads.values()]) if self._roads else 0.0
+
+    def round_trip_with(self, peer: bytes) -> float:
+        """That peer's; a typical one's where we have not met."""
+        road = self._roads.get(peer)
+        return self.round_trip_s if road is None else road.round_trip_s
+
+    @property
+    def is_preparing(self) -> bool:
+        """An offer is being made, and its bytes are not spent yet."""
+        return any(not offer.sent and not offer.late for offer in self._offers.values())
+
+    def opened(self, exchange_id: int) -> tuple[bytes, float, float] | None:
+        """(peer, when it began, share of the model offered) of an exchange we began and have not closed."""
+        offer = self._offers.get(exchange_id)
+        return None if offer is None else (offer.peer, offer.began_at, offer.fraction)
 
     def notes(self) -> dict[str, int]:
         """Counts that go on after a restart; what was open is over."""
@@ -92,23 +134,38 @@ class Exchanges:
     # -- Exchanges we begin --------------------------------------------------------------------------
 
     def begin(
-        self, peer: bytes, fraction: float, every_s: float, now: float, with_momentum: bool = False
+        self,
+        peer: bytes,
+        fraction: float,
+        every_s: float,
+        now: float,
+        with_momentum: bool = False,
+        slots: int | None = None,
     ) -> list[Effect]:
         """Offer `fraction` of the blocks to `peer`, if a slot is free.
 
-        every_s: time between two exchanges. With messages one way taking D steps and an exchange
-        every H steps at most ceil(D/H) are useful at once (DESIGN: later answers are stale answers).
+        every_s: time between two exchanges. slots: how many may be open; None for as many as are useful: with
+        messages one way taking D steps and an exchange every H steps that is ceil(D/H), later answers are stale.
         """
-        slots = OPEN_MAX if every_s <= 0 else min(OPEN_MAX, max(1, math.ceil(self._round_trip_s / 2 / every_s)))
-        if len(self.open_with()) >= slots:
+        if slots is None:
+            slots = OPEN_MAX if every_s <= 0 else min(OPEN_MAX, max(1, math.ceil(self.round_trip_s / 2 / every_s)))
+        if self.taken(now) >= slots or len(self.open_with()) >= OPEN_MAX:
             return [Emit("exchange_skipped", {"why": "as many are open as are useful", "open": slots})]
         exchange_id = self._next_id
         self._next_id += 1
-        self._offers[exchange_id] = _Offer(peer, now, now + self._patience_s())
         # From a round trip of one period on. Without this rule four nodes that offer everything every 4 steps end
         # at 15 % instead of 96 when an answer takes 8 (analysis/exchange_convergence.py); below it nothing changes.
-        skip_in_flight = self._round_trip_s > every_s
+        skip_in_flight = self.round_trip_s > every_s or any(
+            not offer.late and now - offer.began_at > every_s for offer in self._offers.values()
+        )
+        patience_s = self._roads.get(peer, self._any_road).patience_s()
+        self._offers[exchange_id] = _Offer(peer, fraction, now, now + patience_s)
         return [*self._evict(), PickBlocks(exchange_id, fraction, skip_in_flight, with_momentum)]
+
+    def taken(self, now: float) -> int:
+        """Slots in use. Who takes far longer than a typical peer is waited for beside them, not instead of others."""
+        slow_s = max(SLOW_MIN_S, SLOW_FACTOR * self.round_trip_s) if self._roads else math.inf
+        return sum(not o.late and now - o.began_at <= slow_s for o in self._offers.values())
 
     def on_offer_ready(self, exchange_id: int, body: bytes | None, step: int) -> list[Effect]:
         offer = self._offers.get(exchange_id)
@@ -141,7 +198,7 @@ class Exchanges:
         if offer is None:
             return []
         self.completed += 1
-        self._measure(now - offer.began_at)
+        self._measure(offer.peer, now - offer.began_at)
         fields = {"id": exchange_id, "peer": offer.peer.hex()[:8], "blocks": blocks, "blocks_failed": failed,
                   "momentum_mixed": momentum_mixed, "seconds": round(now - offer.began_at, 4),
                   "late": offer.late}  # fmt: skip
@@ -159,6 +216,7 @@ class Exchanges:
 
     def on_link_down(self, peer: bytes) -> list[Effect]:
         """Its answers can still come over another link: slots and blocks are freed, ids kept."""
+        self._roads.pop(peer, None)
         effects: list[Effect] = []
         for exchange_id, offer in list(self._offers.items()):
             if offer.peer == peer and not offer.late and not offer.mixing:
@@ -176,12 +234,15 @@ class Exchanges:
 
     # -- Exchanges we answer -------------------------------------------------------------------------
 
-    def on_offer(self, peer: bytes, header: Header, body: bytes, able: bool) -> list[Effect]:
-        """Answer an offer once. Our own blocks in flight are no reason to refuse: that starves."""
+    def on_offer(self, peer: bytes, header: Header, body: bytes, able: bool, in_debt: bool = False) -> list[Effect]:
+        """Answer an offer once. Our own blocks in flight are no reason to refuse: that starves.
+
+        in_debt: what we may send is spent, and an answer would have to wait.
+        """
         key = (peer, header.incarnation, header.number)
         if key in self._served or (peer, header.number) in self._answering:
             return [self._dropped("offer", peer, header.number)]
-        if not able or len(self._answering) >= ANSWERING_MAX:
+        if not able or in_debt or len(self._answering) >= ANSWERING_MAX:
             code = "BUSY" if able else "NOT_READY"
             return [Send(peer, Refusal(PayloadKind.OFFER, header.number, code)),
                     Emit("offer_refused", {"peer": peer.hex()[:8], "id": header.number, "code": code})]  # fmt: skip
@@ -239,16 +300,10 @@ class Exchanges:
     def _dropped(self, what: str, peer: bytes, exchange_id: int) -> Emit:
         return Emit("exchange_dropped", {"what": what, "peer": peer.hex()[:8], "id": exchange_id})
 
-    def _patience_s(self) -> float:
-        if self._round_trip_s == 0.0:
-            return DEADLINE_FIRST_S
-        return min(DEADLINE_MAX_S, max(DEADLINE_MIN_S, 2 * self._round_trip_s + 4 * self._round_trip_deviation_s))
-
-    def _measure(self, seconds: float) -> None:
-        """Smoothed round trip and deviation, as TCP does (RFC 6298), but one paused peer does not spoil it."""
-        if self._round_trip_s == 0.0:
-            self._round_trip_s, self._round_trip_deviation_s = seconds, seconds / 2
-            return
-        seconds = min(seconds, 2 * self._patience_s())
-        self._round_trip_deviation_s += (abs(seconds - self._round_trip_s) - self._round_trip_deviation_s) / 4
-        self._round_trip_s += (seconds - self._round_trip_s) / 8
+    def _measure(self, peer: bytes, seconds: float) -> None:
+        self._any_road.measure(seconds)
+        road = self._roads.setdefault(peer, _Road())
+        road.measure(seconds)
+        self._roads.move_to_end(peer)
+        while len(self._roads) > ROADS_MAX:
+            self._roads.popitem(last=False)

@@ -150,8 +150,9 @@ class Donor:
         """Fragments in work for joiners."""
         return len(self._serving)
 
-    def on_request(self, peer: bytes, index: int, able: bool) -> list[Effect]:
-        if not able or index >= self._fragments or len(self._serving) >= SERVING_MAX:
+    def on_request(self, peer: bytes, index: int, able: bool, in_debt: bool = False) -> list[Effect]:
+        """in_debt: what we may send is spent; somebody else may have more."""
+        if not able or in_debt or index >= self._fragments or len(self._serving) >= SERVING_MAX:
             code = "NOT_READY" if not able else "BUSY" if index < self._fragments else "NO_SUCH_FRAGMENT"
             return [Send(peer, Refusal(PayloadKind.FRAGMENT, index, code))]
         self._serving.append((peer, index))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from gossip.protocol import events as ev
 from gossip.protocol import messages as msg
+from gossip.protocol.batching import Batching
 from gossip.protocol.commands import STOPPED, Commands
 from gossip.protocol.exchange import Exchanges
 from gossip.protocol.joining import Donor, Joiner
@@ -21,38 +21,19 @@ from gossip.protocol.links import Links
 from gossip.protocol.membership import Membership
 from gossip.protocol.messages import Phase, State
 from gossip.protocol.momentum import momentum_is_wanted
+from gossip.protocol.pacing import Pacing
 from gossip.protocol.partners import Partners
 from gossip.protocol.progress import Progress
 from gossip.protocol.reporting import Reports
 from gossip.protocol.resuming import Choice, Resumed, Resuming
 from gossip.protocol.saving import Saving
+from gossip.protocol.settings import NodeSettings
 from gossip.protocol.settling import Settling
 from gossip.protocol.wire_events import LinkDown, LinkRefused, LinkUp
 
 ADVICE = "a smaller learning rate may help"
 THE_RUN_IS_OVER = "the run is over"  # then why
 RAMP_EXCHANGES = 2  # a joiner's learning rate ramps up over this many exchange periods
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeSettings:
-    """What the core needs to know of the experiment and of itself."""
-
-    key: bytes
-    address: str  # what others dial; "" for outbound only
-    seeds: tuple[tuple[bytes, str], ...]  # (key, address); none: we are the first node
-    fragments: int  # how many make up a state
-    samples_total: int
-    time_s: float = math.inf  # how long the run may last
-    target_accuracy: float = 0.0  # 0: none
-    plateau: int = 0  # looks without progress that end the run; 0: never
-    every_steps: int
-    blocks: float
-    incarnation: int = 0  # higher than any this key has used before
-    checkpoint_every_s: float = 60.0
-    resumed: Resumed | None = None  # this node was here before, and the trainer holds its state
-    average_momentum: str = "off"  # exchange.momentum: auto | on | off
-    momentum: float = 0.0  # the optimizer's coefficient
 
 
 class Node:
@@ -65,6 +46,8 @@ class Node:
         self.links = Links(self.membership, rng)
         self.partners = Partners(self.membership, rng)
         self.exchanges = Exchanges(settings.incarnation, first_id=rng.getrandbits(31))
+        self.pacing = Pacing(self.exchanges, settings)
+        self.batching = Batching(self.membership, settings.batch) if settings.is_batch_free else None
         self.joiner = self._new_joiner(0 if settings.resumed or not settings.seeds else settings.fragments)
         self.donor = Donor(settings.fragments, settings.incarnation)
         self.progress = Progress(
@@ -107,7 +90,10 @@ class Node:
         """What to do about `event`. After Finish every input is answered with nothing."""
         if self.phase == Phase.DONE:
             return []
-        return self._handlers[type(event)](event, now)
+        self.pacing.on_input(event, now)
+        effects = self._handlers[type(event)](event, now)
+        self.pacing.on_effects(effects, now)
+        return effects + self._exchange_if_due(now)
 
     def start(self, now: float) -> list[ev.Effect]:
         """The first effects of a node's life: train at once, or dial the seeds."""
@@ -123,7 +109,7 @@ class Node:
             return math.inf
         machines = (
             self.membership, self.links, self.exchanges, self.joiner, self.settling, self.reports, self.saving,
-            self.resuming,
+            self.resuming, self.pacing,
         )  # fmt: skip
         return min(machine.next_deadline() for machine in machines)
 
@@ -188,7 +174,7 @@ class Node:
                 effects = self._on_updates(peer, updates, now) + self.joiner.on_members(now, linked)
                 return effects + self._choose_state(now, heard=True)
             case msg.FragmentRequest(index):
-                return self.donor.on_request(peer, index, self._is_trained)
+                return self.donor.on_request(peer, index, self._is_trained, self.pacing.bucket.is_deep_in_debt(now))
             case msg.Command() as command:
                 return self._on_command(peer, command, now)
             case msg.Refusal(msg.PayloadKind.OFFER, number, code):
@@ -206,7 +192,8 @@ class Node:
     def _on_payload(self, event: ev.PayloadReceived, now: float) -> list[ev.Effect]:
         peer, header, body = event.peer, event.header, event.body
         if header.kind == msg.PayloadKind.OFFER:
-            return self.exchanges.on_offer(peer, header, body, self._is_trained)
+            in_debt = self.pacing.bucket.is_deep_in_debt(now)
+            return self.exchanges.on_offer(peer, header, body, self._is_trained, in_debt)
         if header.kind == msg.PayloadKind.ANSWER:
             return self.exchanges.on_answer(peer, header, body)
         return self.joiner.on_fragment(peer, header, body)
@@ -269,7 +256,7 @@ class Node:
             return effects
         donors = {peer.hex()[:8]: count for peer, count in self.joiner.donors.items()}
         effects.append(ev.Emit("state_received", {"donors": donors}))
-        return effects + self._start_training(now, ramp_steps=RAMP_EXCHANGES * self.settings.every_steps)
+        return effects + self._start_training(now, ramp_steps=RAMP_EXCHANGES * self.pacing.decision.every_steps)
 
     def _start_training(self, now: float, ramp_steps: int) -> list[ev.Effect]:
         """We hold a state of the swarm: step, unless its owner wants otherwise."""
@@ -284,6 +271,7 @@ class Node:
         self.progress.resume(now)
         self._enter(Phase.TRAINING)
         self.saving.begin(now)
+        self.pacing.on_start()
         progress = self.progress.fraction
         note = ev.Emit("resumed" if self._has_trained else "training", {"progress": round(progress, 4)})
         self._has_trained = True
@@ -333,15 +321,25 @@ class Node:
             effects.append(ev.Evaluate(full=False))
         if self.progress.is_over:
             return effects + self._settle(now)
-        with_momentum = momentum_is_wanted(
-            self.settings.average_momentum, self.settings.momentum, self.settings.every_steps
-        )
-        every_s = self.settings.every_steps * event.step_s
-        return effects + self._exchange(self.settings.blocks, every_s, now, with_momentum)
+        if self.batching is not None:
+            effects += self.batching.on_steps(now)
+        return effects + self.pacing.on_steps(event, now)
 
-    def _exchange(self, blocks: float, every_s: float, now: float, with_momentum: bool = False) -> list[ev.Effect]:
-        peer = self.partners.choose(self.links.up, self.exchanges.open_with())
-        return [] if peer is None else self.exchanges.begin(peer, blocks, every_s, now, with_momentum)
+    def _exchange_if_due(self, now: float) -> list[ev.Effect]:
+        if self.phase != Phase.TRAINING or not self.pacing.is_due(now):
+            return []
+        pace = self.pacing.decision
+        with_momentum = not pace.by_bytes and momentum_is_wanted(
+            self.settings.average_momentum, self.settings.momentum, pace.every_steps
+        )
+        begun = self._exchange(self.pacing.share, self.pacing.every_s, now, with_momentum, pace.slots)
+        return self.pacing.on_tried(begun, self._done.steps)
+
+    def _exchange(
+        self, blocks: float, every_s: float, now: float, with_momentum: bool = False, slots: int | None = None
+    ) -> list[ev.Effect]:
+        peer = self.partners.choose(self.links.up, self.exchanges.open_with(), self.pacing.weight_of)
+        return [] if peer is None else self.exchanges.begin(peer, blocks, every_s, now, with_momentum, slots)
 
     def _on_evaluated(self, event: ev.Evaluated, now: float) -> list[ev.Effect]:
         self.progress.on_look(event.accuracy, now)
@@ -367,7 +365,8 @@ class Node:
         if self.settling.exchange_is_due(now):
             if self.settling.is_over(self.exchanges.completed, now):
                 return effects + self._finish(self._why_over(), now)
-            effects += self._exchange(1.0, 0.0, now)
+            if self.pacing.bucket.balance(now) >= 0:
+                effects += self._exchange(1.0, 0.0, now)
         effects += self._choose_state(now)
         effects += self.saving.on_tick(now, self.notes)
         is_too_late = self.joiner.is_too_late(self.progress, self.commands.is_stopped)

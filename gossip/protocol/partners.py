@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gossip.protocol.membership import Membership, is_trained
 from gossip.protocol.messages import State
@@ -16,8 +16,13 @@ class Partners:
         self._membership = membership
         self._rng = rng
 
-    def choose(self, linked: Iterable[bytes], busy: Iterable[bytes] = ()) -> bytes | None:
-        """A linked member that holds a state and is not suspected; rather one with no exchange open."""
+    def choose(
+        self, linked: Iterable[bytes], busy: Iterable[bytes] = (), weight: Callable[[bytes], float] = lambda peer: 1.0
+    ) -> bytes | None:
+        """A linked member that holds a state and is not suspected; rather one with no exchange open.
+
+        weight: above 0; how often a peer is to be chosen, compared with others.
+        """
         able = []
         for peer in linked:
             member = self._membership.members.get(peer)
@@ -25,4 +30,5 @@ class Partners:
                 able.append(peer)
         taken = list(busy)
         free = [peer for peer in able if peer not in taken]
-        return self._rng.choice(free or able) if able else None
+        among = free or able
+        return self._rng.choices(among, [weight(peer) for peer in among])[0] if among else None

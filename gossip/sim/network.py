@@ -8,6 +8,7 @@ Only a cut is harsher: it loses what is under way, also where it is too short to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +27,7 @@ class NetworkModel:
     delay_s: float = 0.01
     jitter_s: float = 0.005  # uniform around the delay
     loss: float = 0.0  # share of payloads (not control messages) that vanish
+    upload_bytes_per_s: float = math.inf  # of every host's own line, on which what it sends queues, whatever the kind
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +43,7 @@ class _Host:
     address: str
     ledger: Ledger
     links: dict[bytes, _Link] = field(default_factory=dict)
+    line_free_at: float = 0.0  # when the last byte sent will have left
 
 
 class Network:
@@ -109,6 +112,7 @@ class Network:
             self._hosts[peer].deliver(FramesReceived(key, tuple(frames)))
 
         link = sender.links[peer]
+        sender.line_free_at = max(sender.line_free_at, self._world.now()) + size / self.model.upload_bytes_per_s
         self._over(link, key, peer, arrive, on_nobody=lambda: self._close(key, peer, link, "connection reset"))
         return True
 
@@ -152,7 +156,9 @@ class Network:
                 arrive()
 
         # Never at the same time as the frame before it: between equal times the seed decides.
-        arrives_at = max(self._world.now() + self._delay_s(), link.last_arrival_at[receiver] + 1e-9)
+        host = self._hosts.get(sender)
+        leaves_at = max(self._world.now(), host.line_free_at if host is not None else 0.0)
+        arrives_at = max(leaves_at + self._delay_s(), link.last_arrival_at[receiver] + 1e-9)
         link.last_arrival_at[receiver] = arrives_at
         self._world.after(arrives_at - self._world.now(), happen)
 

@@ -65,6 +65,8 @@ class SwarmSettings:
     blocks: float = 0.25
     average_momentum: str = "off"
     momentum: float = 0.0
+    is_pace_free: bool = False  # every_steps and blocks are where "auto" begins
+    is_batch_free: bool = False
     fragments: int = 4
     checkpoint_every_s: float = 5.0
 
@@ -133,6 +135,11 @@ class Swarm:
             incarnation=incarnation,
             checkpoint_every_s=self.settings.checkpoint_every_s,
             resumed=Resumed(steps=disk.steps, samples=disk.samples, notes=disk.notes) if is_back else None,
+            is_every_free=self.settings.is_pace_free,
+            are_blocks_free=self.settings.is_pace_free,
+            is_batch_free=self.settings.is_batch_free,
+            batch=self.settings.batch,
+            upload_bytes_per_s=pace.upload_bytes_per_s,
         )
         rng = random.Random(int.from_bytes(key[:8], "big") + incarnation)
         make = make_workers or self._idle_workers(disk)

@@ -1,4 +1,7 @@
-"""Who does the work in a simulated node: the real trainer and codecs, with modelled durations."""
+"""Who does the work in a simulated node: the real trainer and codecs, with modelled durations.
+
+As live, the trainer answers between two steps: what is asked during a step waits for its end.
+"""
 
 from __future__ import annotations
 
@@ -22,26 +25,53 @@ class InlineWorkers:
         self._every_steps = every_steps
         self._pace = pace
         self._deliver = deliver
+        self._waiting: list[ev.Effect] = []  # for the end of the step under way
+        self._is_stepping = False
         self._life = 0  # raised by every start and stop: steps scheduled in an earlier life do nothing
         self._losses = 0.0
+        self._steps_reported = 0
+        self._exchange_s = 0.0
+        self._batch_first = trainer.batch
 
     def submit(self, effect: ev.Effect) -> None:
         if isinstance(effect, ev.StartTraining):
             self._life += 1
+            self._is_stepping = True
             self._trainer.begin(effect.ramp_steps)
             self._schedule_step(self._life)
         elif isinstance(effect, ev.StopTraining):
+            self._end_of_step()
+            self._is_stepping = False
             self._life += 1
+        elif isinstance(effect, ev.SetPeriod):
+            self._every_steps = effect.every_steps
+        elif self._is_stepping:
+            self._waiting.append(effect)
         else:
-            value = None
-            for stage in self._work.chain(effect):
-                value = stage.work(value)
-                if ends_here(value):
-                    self._world.after(self._pace.exchange_s, partial(self._deliver, value))
-                    return
+            self._do(effect)
+
+    def _end_of_step(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for effect in waiting:
+            self._do(effect)
+
+    def _do(self, effect: ev.Effect) -> None:
+        if isinstance(effect, ev.PickBlocks | ev.Respond | ev.Apply):
+            self._exchange_s += self._pace.exchange_s
+        value = None
+        for stage in self._work.chain(effect):
+            value = stage.work(value)
+            if ends_here(value):
+                self._world.after(self._pace.exchange_s, partial(self._deliver, value))
+                return
+
+    @property
+    def _step_s(self) -> float:
+        """A step's duration is modelled for the batch the trainer began with."""
+        return self._pace.step_s * self._trainer.batch / self._batch_first
 
     def _schedule_step(self, life: int) -> None:
-        self._world.after(self._pace.step_s, lambda: self._step(life))
+        self._world.after(self._step_s, lambda: self._step(life))
 
     def _step(self, life: int) -> None:
         if life != self._life:
@@ -49,11 +79,25 @@ class InlineWorkers:
         loss = self._trainer.step()
         if not math.isfinite(loss):
             self._life += 1
+            self._is_stepping = False
             self._deliver(ev.TrainingFailed(self._trainer.steps, loss))
             return
         self._losses += loss
-        if self._trainer.steps % self._every_steps == 0:
-            mean, self._losses = self._losses / self._every_steps, 0.0
-            step_s = self._pace.step_s
-            self._deliver(ev.StepsDone(self._trainer.steps, self._trainer.samples, mean, step_s, step_s))
+        self._end_of_step()
+        steps = self._trainer.steps - self._steps_reported
+        if steps >= self._every_steps:
+            mean, self._losses, self._steps_reported = self._losses / steps, 0.0, self._trainer.steps
+            distance = self._trainer.mixer.statistics().relative_distance_recent
+            self._deliver(
+                ev.StepsDone(
+                    self._trainer.steps,
+                    self._trainer.samples,
+                    mean,
+                    self._step_s,
+                    self._step_s,
+                    self._step_s,
+                    self._exchange_s,
+                    distance,
+                )
+            )
         self._schedule_step(life)

@@ -9,6 +9,17 @@ from __future__ import annotations
 
 import math
 
+LINEAR_MAX = 4.0  # batches this many times the usual one get as many times the rate, larger ones the root of the rest
+
+
+def scale_of_batch(batch: int, usual: int) -> float:
+    """What the learning rate is multiplied with for a batch of another size; 1 for the usual one.
+
+    Linear (Goyal et al. 2017, arXiv 1706.02677), so that a sample counts as much in whichever batch it is seen.
+    """
+    ratio = batch / usual
+    return ratio if ratio <= LINEAR_MAX else LINEAR_MAX * math.sqrt(ratio / LINEAR_MAX)
+
 
 def learning_rate_at(progress: float, peak: float, warmup: float) -> float:
     """The rate after this share of the run: 0 at both ends, `peak` at `warmup`.

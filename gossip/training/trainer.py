@@ -25,9 +25,10 @@ from gossip.kernels.exchange import BLOCK
 from gossip.models.model import Evaluation, Model
 from gossip.spec import TrainSpec
 from gossip.training.mixer import Mixer, MixStatistics
-from gossip.training.schedule import learning_rate_at
+from gossip.training.schedule import learning_rate_at, scale_of_batch
 
 PROBE_SAMPLES = 1_000  # held-out samples of a look during training: about 20 ms for the MNIST MLP
+BATCH_AUTO_MAX = 256  # what the sampler sets aside for where the batch follows the node's speed
 SLICE_SAMPLES = 100  # per evaluate call of a full evaluation: how soon it can be broken off
 
 
@@ -72,7 +73,8 @@ class Trainer:
         self.gradient = np.zeros(padded, np.float32)
         self.momentum = np.zeros(padded, np.float32)
         self.mixer = Mixer(self.x, order_seed)
-        self.sampler = Sampler(shard, spec.batch_first, order_seed)
+        self.batch = spec.batch_first
+        self.sampler = Sampler(shard, BATCH_AUTO_MAX if spec.batch == "auto" else spec.batch_first, order_seed)
         self.steps = 0
         self.samples = 0
         self.progress = 0.0
@@ -102,15 +104,16 @@ class Trainer:
         """One step of SGD on the next batch, in place. Returns its mean loss, which may not be finite."""
         loss = self.model.sgd_step(
             self.x, self.gradient, self.momentum, self._dataset.train_images, self._dataset.train_labels,
-            self.sampler.next_batch(), self._learning_rate(), self._spec.momentum, self._spec.weight_decay,
+            self.sampler.next_batch(self.batch), self._learning_rate(), self._spec.momentum, self._spec.weight_decay,
         )  # fmt: skip
         self.steps += 1
-        self.samples += self._spec.batch_first
+        self.samples += self.batch
         return loss
 
     def _learning_rate(self) -> float:
         """The swarm's rate at its progress; a newcomer ramps up to it while its first exchanges bring it level."""
         rate = learning_rate_at(self.progress, self.learning_rate, self._spec.warmup)
+        rate *= scale_of_batch(self.batch, self._spec.batch_first)
         done = self.steps - self._ramp_from
         return rate * min(1.0, (done + 1) / self._ramp_steps) if self._ramp_steps else rate
 

@@ -67,6 +67,7 @@ class Work:
             ev.LoadFragment: self._load_fragment,
             ev.SetProgress: lambda e: [self._on_trainer(lambda: setattr(trainer, "progress", e.progress))],
             ev.SetLearningRate: lambda e: [self._on_trainer(lambda: setattr(trainer, "learning_rate", e.peak))],
+            ev.SetBatch: lambda e: [self._on_trainer(lambda: setattr(trainer, "batch", e.batch))],
             ev.Evaluate: self._evaluate,
             ev.SaveCheckpoint: self._save_checkpoint,
         }
