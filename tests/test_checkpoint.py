@@ -153,7 +153,7 @@ def make_trainer(order_seed: int = 3) -> Trainer:
 
 
 def exchange(asker: Trainer, other: Trainer, exchange_id: int) -> None:
-    request = asker.offer(exchange_id, 0.3, skip_in_flight=True)
+    request = asker.offer(exchange_id, 0.3, skip_in_flight=True, with_momentum=True)
     assert request is not None
     asker.apply(exchange_id, other.respond(request)[0])
 

@@ -1,7 +1,9 @@
 """Whether an exchange averages the optimizer's momentum along with the parameters.
 
-It adds about half to a request and doubles an answer, and pays where two nodes exchange often: momentum remembers
-about 1 / (1 - friction) steps, ten at 0.9, so what a peer sends is still worth something a few steps later.
+It adds 55 % to the bytes of an exchange and pays where two nodes exchange often: momentum remembers about
+1 / (1 - friction) steps, ten at 0.9. Four nodes with three MNIST classes each end .4 to 1.3 points better after 400
+steps at a period of 1 to 4, and .4 to 1 at 8 (analysis/exchange_convergence.py). At equal bytes offering more blocks
+does as well: where the upload is what is scarce, blocks first, momentum once all of them are offered.
 """
 
 from __future__ import annotations

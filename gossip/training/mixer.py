@@ -30,7 +30,7 @@ AGE_SCORE = np.float32(1e-30)
 
 COUNTERS = (
     "range_median", "offers", "answers", "applied", "blocks_mixed", "blocks_failed", "blocks_refused",
-    "failed_share", "relative_distance",
+    "momentum_mixed", "draws", "failed_share", "relative_distance",
 )  # fmt: skip
 
 # A recent average forgets at this rate per exchange: about the last 20 count.
@@ -76,15 +76,14 @@ class Mixer:
     def __init__(self, x: np.ndarray, seed: int = 0) -> None:
         """x: float32[dim], dim a multiple of BLOCK, zeros in the padding. Raises InvariantError.
 
-        seed: 0 to 2**64 - 1, of the random rounding of momentum; `draws` counts its uses, and is to be saved with a
-        checkpoint where a run that goes on shall be the run that was never stopped.
+        seed: 0 to 2**64 - 1, of the random rounding of momentum.
         """
         if x.dtype != np.float32 or x.ndim != 1 or x.size % BLOCK or not 0 < x.size <= MODEL_BLOCKS_MAX * BLOCK:
             raise InvariantError(f"a mixer for {x.dtype}{x.shape}: expected float32[n * {BLOCK}]")
         self.n_blocks = x.size // BLOCK
         self.ref = x.copy()
         self.ranges = np.zeros(self.n_blocks, np.float32)
-        self.draws = 0
+        self._draws = 0  # of the seed so far: one for each time momentum was written
         self._seed = np.uint64(seed)
         self._in_flight = np.zeros(self.n_blocks, np.int32)
         self._mixed_at = np.zeros(self.n_blocks, np.int32)  # count of exchanges when the block was last mixed
@@ -259,8 +258,8 @@ class Mixer:
             return None
         codes = np.empty(blocks.size, np.uint8)
         signs, outer = np.empty((2, blocks.size * momentum_kernels.BLOCK_BYTES), np.uint8)
-        self.draws += 1
-        key = momentum_kernels.key_of(self._seed, np.uint64(self.draws))
+        self._draws += 1
+        key = momentum_kernels.key_of(self._seed, np.uint64(self._draws))
         momentum_kernels.quantise(momentum, blocks, np.uint64(key), codes, signs, outer)
         return Momentum(int(key), codes, signs, outer)
 
