@@ -293,7 +293,10 @@ class Node:
     def _on_command(self, peer: bytes, command: msg.Command, now: float) -> list[ev.Effect]:
         is_news = self.commands.is_news(command)
         effects = self.commands.on_command(peer, command, now, self.links.up)
-        return [*effects, *self._obey(now), *self.membership.tell_now(self.links.up)] if is_news else effects
+        if not is_news:
+            return effects
+        self.saving.soon(now)
+        return [*effects, *self._obey(now), *self.membership.tell_now(self.links.up)]
 
     def _obey(self, now: float) -> list[ev.Effect]:
         """Bring what we do to what the owner wants; nothing where it is so already."""

@@ -13,6 +13,8 @@ from typing import Any
 
 from gossip.protocol.events import CheckpointFailed, CheckpointSaved, Effect, Emit, SaveCheckpoint
 
+URGENT_AGAIN_S = 1.0  # what cannot wait is tried again this soon where a save is under way
+
 
 class Saving:
     """Asks for checkpoints, one at a time."""
@@ -21,6 +23,7 @@ class Saving:
         self._every_s = every_s
         self._due_at = math.inf  # nothing to save before training has begun
         self._is_under_way = False
+        self._is_urgent = False
         self._said: dict[str, None] = {}  # kinds of failure since the last success
 
     @property
@@ -35,14 +38,21 @@ class Saving:
         """The node trains: from now on there is something to lose."""
         self._due_at = min(self._due_at, now + self._every_s)
 
+    def soon(self, now: float) -> None:
+        """Something is new that must survive a crash of everybody: save at the next tick, if there is a state yet."""
+        if self._due_at < math.inf:
+            self._due_at, self._is_urgent = min(self._due_at, now), True
+
     def on_tick(self, now: float, notes: Callable[[], dict[str, Any]]) -> list[Effect]:
         """notes: what the node itself wants to read again after a restart."""
         if now < self._due_at:
             return []
         self._due_at = now + self._every_s
         if self._is_under_way:
+            if self._is_urgent:
+                self._due_at = now + min(URGENT_AGAIN_S, self._every_s)
             return [Emit("checkpoint_skipped", {"why": "the one before is still being written"})]
-        self._is_under_way = True
+        self._is_under_way, self._is_urgent = True, False
         return [SaveCheckpoint(notes())]
 
     def on_saved(self, event: CheckpointSaved) -> list[Effect]:

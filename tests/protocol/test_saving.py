@@ -24,6 +24,21 @@ def test_nothing_is_saved_before_training() -> None:
     assert saving.on_tick(1000.0, notes) == []
 
 
+def test_what_cannot_wait_is_saved_at_once() -> None:
+    """And not forgotten where a save is under way that began without it."""
+    saving = Saving(60.0)
+    saving.soon(0.0)
+    assert saving.next_deadline() == math.inf, "there is no state yet"
+    saving.begin(100.0)
+    saving.soon(110.0)
+    assert saving.on_tick(110.0, notes) == [ev.SaveCheckpoint(notes())]
+    saving.soon(111.0)
+    assert [type(effect) for effect in saving.on_tick(111.0, notes)] == [ev.Emit]
+    saving.on_saved(SAVED)
+    assert saving.on_tick(112.0, notes) == [ev.SaveCheckpoint(notes())]
+    assert saving.next_deadline() == 172.0
+
+
 def test_every_so_often_one_at_a_time() -> None:
     saving = Saving(60.0)
     saving.begin(100.0)

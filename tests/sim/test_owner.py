@@ -124,6 +124,23 @@ def test_a_node_that_stood_still_while_the_owner_spoke_hears_of_it() -> None:
     seconds_until(swarm, Phase.PAUSED, 10.0)
 
 
+def test_a_swarm_that_lost_power_remembers_what_the_owner_said() -> None:
+    """A command is saved at once, not with the next checkpoint: nobody may be left to tell it again."""
+    swarm = swarm_of(3)
+    say(swarm, 1, "set lr", "0.01")
+    say(swarm, 2, "pause")
+    seconds_until(swarm, Phase.PAUSED, 2.0)
+    swarm.run(0.5)
+    for name in swarm.nodes:
+        swarm.kill(name)
+    for name in swarm.nodes:
+        swarm.restart(name)
+    assert swarm.run(20, lambda: swarm.views_agree() and are_in(swarm, Phase.PAUSED))
+    assert all(node.node.commands.learning_rate == 0.01 and not node.said("training") for node in swarm.alive())
+    say(swarm, 3, "resume")
+    seconds_until(swarm, Phase.TRAINING, 2.0)
+
+
 def test_nobody_but_the_owner_is_obeyed() -> None:
     """Forged, meant for another swarm, replayed: refused or ignored by name, and passed on to nobody."""
     swarm = swarm_of(4)
