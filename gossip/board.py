@@ -20,6 +20,9 @@ FIRST_TO_GO = (
 )  # fmt: skip
 
 
+ENDED = ("finished", "left", "killed", "failed")
+
+
 class Board:
     """A report, drawn as wide as there is room."""
 
@@ -32,7 +35,7 @@ class Board:
         rows = [_cells(node, self._report["when"]) for node in self._report["nodes"]]
         yield table_that_fits(title, COLUMNS, rows, FIRST_TO_GO, console, options.max_width)
         yield from (Text("  " + printable(line)) for line in more)
-        if self._note:
+        if self._note and "is over" not in title:
             yield Text("  " + printable(self._note), style="dim")
 
 
@@ -54,6 +57,8 @@ def headlines(report: Report) -> list[str]:
 
 def _past_lines(report: Report) -> list[str]:
     swarm = report["swarm"]
+    is_over = all(node["state"] in ENDED for node in report["nodes"])
+    how_it_is = "is over" if is_over and report["nodes"] else "does not answer"
     at = swarm["last_event"]
     when = (
         f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at))}, {duration(time.time() - at)} ago" if at else "never"
@@ -62,7 +67,7 @@ def _past_lines(report: Report) -> list[str]:
     accuracy = result.get("accuracy")
     how = f", {result['outcome']}: {result['why']}" if result.get("outcome") and result.get("why") else ""
     return [
-        f"PAST: nobody of {swarm['experiment']} answers; this is what {report['run']} says",
+        f"PAST: {swarm['experiment']} {how_it_is}; this is what {report['run']} says",
         f"last event {when}; {swarm['progress']:.1%} done{how}"
         + (f", accuracy {accuracy:.1%}" if isinstance(accuracy, float) else ""),
     ]
@@ -84,16 +89,16 @@ def duration(seconds: float) -> str:
 def _cells(node: Report, when: str) -> list[Cell]:
     """One per name in COLUMNS."""
     state = node["state"] if node["state"] in ("suspect", "dead", "left") or not node["phase"] else node["phase"]
-    if node["state"] in ("finished", "killed", "failed"):
+    if node["state"] in ENDED:
         state = node["state"]
-    elif when == "past" and state != "left":
+    elif when == "past":
         state = f"was {state}"
     accuracy, heard_s = node["accuracy"], node["heard_s"]
     return [
         node["name"],
         Text(state, style=COLOURS.get(state, "dim" if when == "past" else "red")),
         f"{node['step']:,}",
-        f"{node['loss']:.3f}",
+        f"{node['loss']:.3f}" if node["loss"] else "-",
         f"{accuracy:.1%}" if accuracy is not None else "-",
         f"{node['samples_per_s']:,.0f}",
         str(node["links"]),

@@ -42,7 +42,12 @@ def report_past(run: RunFolder) -> Report:
         "progress": max((node["progress"] for node in nodes.values()), default=0.0),
         "last_event": last or None,
     }
-    return {"when": "past", "run": str(run.path), "swarm": swarm, "nodes": list(nodes.values())}
+    return {
+        "when": "past",
+        "run": str(run.path),
+        "swarm": swarm,
+        "nodes": sorted(nodes.values(), key=lambda node: node["name"]),
+    }
 
 
 def names_in(run: RunFolder | None) -> dict[str, str]:

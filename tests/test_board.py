@@ -62,7 +62,9 @@ def test_the_past_is_marked_as_such() -> None:
     swarm = {"experiment": "mnist-mlp", "result": None, "progress": 0.5, "last_event": 1_700_000_000.0}
     past = {"when": "past", "run": "runs/x", "swarm": swarm, "nodes": [node("n0"), node("n1", state="finished")]}
     text = "\n".join(drawn(past, 80, "no member answers: 127.0.0.1:1: UNREACHABLE"))
-    assert "PAST: nobody of mnist-mlp answers; this is what runs/x says" in text
+    assert "PAST: mnist-mlp does not answer; this is what runs/x says" in text
+    over = past | {"nodes": [node("n0", state="killed"), node("n1", state="finished")]}
+    assert headlines(over)[0].startswith("PAST: mnist-mlp is over;")
     assert "was training" in text and "finished" in text and "UNREACHABLE" in text
 
 

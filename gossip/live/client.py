@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gossip import spec, wire
 from gossip.errors import NetworkError, PeerError
@@ -27,7 +26,7 @@ ANSWER_TIMEOUT_S = 3.0
 ASK_EVERY_S = 0.3
 KNOCKS_AT_ONCE = 4  # at members that have not been heard of; each tells of its neighbours too
 MEMBERS_MAX = 4_096
-EXCUSES_SHOWN = 3
+ADDRESSES_SHOWN = 3
 
 Door = tuple[str, bytes]  # HOST:PORT, public key
 
@@ -225,10 +224,15 @@ def _age(update: Update) -> tuple[int, int]:
 
 
 def _why_not(doors: Sequence[Door], refused: dict[bytes, LinkRefused]) -> str:
-    """One sentence: whom we knocked at, and what they said."""
-    reasons = []
-    for address, key in doors[:EXCUSES_SHOWN]:
-        refusal: Any = refused.get(key)
-        reasons.append(f"{address}: {f'{refusal.code}, {refusal.reason}' if refusal else 'no answer'}")
-    more = len(doors) - EXCUSES_SHOWN
-    return f"no member answers: {'; '.join(reasons)}{f'; and {more} more' if more > 0 else ''}"
+    """One sentence: whom we knocked at, and what they said, each reason once."""
+    addresses: dict[str, list[str]] = {}
+    for address, key in doors:
+        refusal = refused.get(key)
+        reason = f"{refusal.code}, {refusal.reason}" if refusal else "no answer"
+        addresses.setdefault(reason, []).append(address)
+    return "no member answers: " + "; ".join(f"{_few(where)}: {reason}" for reason, where in addresses.items())
+
+
+def _few(addresses: Sequence[str]) -> str:
+    more = len(addresses) - ADDRESSES_SHOWN
+    return ", ".join(addresses[:ADDRESSES_SHOWN]) + (f" and {more} more" if more > 0 else "")
