@@ -181,13 +181,14 @@ class NodeFolder:
                 accuracy = event["accuracy"]
         pid = self.pid()
         last = finished or status
+        steps = last.get("steps", last.get("step", 0))
         return {
             "node": self.name,
             "state": self._state(pid, status, finished),
             "why": "" if pid else finished.get("why", "") or self.complaint(),
             "pid": pid,
-            "step": last.get("steps", last.get("step", 0)),
-            "accuracy": accuracy,
+            "step": steps,
+            "accuracy": accuracy if steps else None,  # of the first random numbers: worth nothing
             "members": status.get("members"),
             "samples_per_s": status.get("samples_per_s", 0.0) if pid else 0.0,
             "progress": status.get("progress"),

@@ -43,7 +43,9 @@ def test_four_lab_machines(tmp_path: Path) -> None:
         assert "is up" in lab.swarm(*up)  # again: nothing to do, so nothing done
         assert {name: node["pid"] for name, node in lab.nodes().items()} == pids
 
-        lab.swarm("add", fourth.ip, "slots=1")
+        for host in (first, second, third):
+            host.forget_tickets()
+        lab.swarm("add", fourth.ip, "slots=1")  # with a ticket made from a living node's run folder
         wait_for_members(lab, 4)
 
         os.kill(second.pid_of("n1"), signal.SIGKILL)
@@ -52,6 +54,7 @@ def test_four_lab_machines(tmp_path: Path) -> None:
         assert all(nodes[name]["pid"] for name in ("n0", "n2", "n3"))
         lab.swarm(*up)
         assert lab.nodes()["n1"]["pid"] not in (0, pids["n1"])
+        wait_until(lambda: lab.nodes()["n1"]["step"], 60.0, "n1 trains again")
 
         assert "n3 | " in lab.swarm("logs", fourth.ip, "-n", "3")
         assert "no node has saved a model yet" in lab.swarm("collect", str(tmp_path / "got"))
