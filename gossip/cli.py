@@ -52,8 +52,10 @@ def cli() -> None:
 @cli.command()
 @click.argument("spec", required=False, type=click.Path(path_type=Path))
 @click.option("--join", "ticket", default="", metavar="TICKET", help="Join the swarm whose member printed this.")
-@click.option("--listen", help="Where to accept links.  [tcp://0.0.0.0:7700, with --join tcp://0.0.0.0:0]")
-@click.option("--advertise", default="", metavar="HOST:PORT", help="Where others reach this node, if not there.")
+@click.option("--listen", help="Where to accept links, or none.  [tcp://0.0.0.0:7700, with --join tcp://0.0.0.0:0]")
+@click.option(
+    "--advertise", default="", metavar="HOST:PORT,...", help="Where others reach this node, if not there; or none."
+)
 @click.option("--shard", type=click.IntRange(min=0), help="Which shard to train on.  [from the node's key]")
 @click.option("--key", "key_file", type=click.Path(path_type=Path), help="Keep this node's identity in a file.")
 @click.option("--name", default="node", callback=_node_name, help="The node's name in events and pictures.")

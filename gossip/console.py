@@ -254,9 +254,9 @@ class NodeConsole(SwarmConsole):
         if event["event"] == "finished" and not event.get("steps"):
             self.note("it did not train a single step" if self._has_begun else "it never got the swarm's state")
             return
-        note = NODE_NOTES.get(event["event"])
-        if note is not None:
-            self.note(note(event))
+        note = NODE_NOTES.get(event["event"], lambda _: "")(event)
+        if note:
+            self.note(note)
 
     def line(self) -> str:
         status = self._status
@@ -292,10 +292,21 @@ NODE_NOTES: dict[str, Callable[[Event], str]] = {
     "member_alive": lambda e: f"{_peer(e)} is here",
     "member_dead": lambda e: _with(e, f"{_peer(e)} is dead"),
     "member_left": lambda e: f"{_peer(e)} said goodbye",
-    "link_refused": lambda e: _with(
-        e, f"no link with {_peer(e)} at {e.get('address') or 'an unknown address'}", "reason"
+    "link_refused": lambda e: (
+        ""  # the same as before
+        if e.get("is_known")
+        else _with(e, f"no link with {_peer(e)} at {e.get('address') or 'an unknown address'}", "reason")
     ),
     "command": command_note,
+    "partition_suspected": lambda e: (
+        f"{counted(e.get('lost', 0), 'member')} lost at once, maybe by a cut; they are looked for, training goes on"
+    ),
+    "partition_over": lambda e: f"whoever was lost is back, or given up, after {e.get('after_s', 0.0):.0f} s",
+    "views_differ": lambda e: (
+        f"{_peer(e)} sees {counted(e.get('theirs', 0), 'member')} and this node {e.get('mine', 0)}: asking it for them"
+    ),
+    "reachability": lambda e: e.get("advice", "it is being found out whether others can reach this node"),
+    "same_key_elsewhere": lambda e: _with(e, f"{_peer(e)} keeps coming from two places", "advice"),
     "leaving": lambda e: _with(e, "leaving"),
     "finished": lambda e: f"accuracy {e.get('accuracy', 0.0):.2%} on {e.get('looked_at', 0):,} held-out samples",
 }

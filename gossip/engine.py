@@ -30,7 +30,8 @@ class Clock(Protocol):
 class Transport(Protocol):
     """Links to peers. A peer is its public key (32 bytes)."""
 
-    def dial(self, peer: bytes, address: str) -> None: ...
+    def dial(self, peer: bytes, address: str, connect_s: float) -> None: ...
+    def try_address(self, peer: bytes, address: str) -> None: ...
     def hang_up(self, peer: bytes) -> None: ...
     def send(self, peer: bytes, frames: Sequence[bytes], kind: str) -> bool: ...
 
@@ -68,7 +69,8 @@ class Engine:
         self._checks = Checks()
         on_trainer: Callable[[Any], None] = workers.submit
         self._execute: dict[type, Callable[[Any], None]] = {
-            ev.Dial: lambda e: transport.dial(e.peer, e.address),
+            ev.Dial: lambda e: transport.dial(e.peer, e.address, e.connect_s),
+            ev.TryAddress: lambda e: transport.try_address(e.peer, e.address),
             ev.HangUp: lambda e: transport.hang_up(e.peer),
             ev.Send: self._send,
             ev.SendPayload: self._send_payload,

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from gossip.addresses import ADDRESS_EXPECTED, ENDPOINT_EXPECTED, is_address, is_endpoint
+from gossip.addresses import ADVERTISE_EXPECTED, ENDPOINT_EXPECTED, is_advertisable, is_listenable
 from gossip.data.partition import Partition, parse_partition
 from gossip.data.recipes import Recipe, find_recipe
 from gossip.errors import SpecError
@@ -114,7 +114,7 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What one machine decides for itself; never hashed, never sent."""
 
     listen: Annotated[str, Meta(description=ENDPOINT_EXPECTED)] = "tcp://0.0.0.0:7700"
-    advertise: Annotated[str, Meta(description="HOST:PORT under which others reach this node")] = ""
+    advertise: Annotated[str, Meta(description=ADVERTISE_EXPECTED)] = ""
     data_dir: Annotated[str, Meta(description="a folder that holds the data files")] = ""
     upload: Annotated[
         str, Meta(description='what this node may send, such as "1 mbit/s" or "200 kB/s"; "" for no limit')
@@ -285,10 +285,10 @@ def _experiment(
             raise SpecError(f"{source}: {key} = {error}") from error
     if refusal := momentum_refusal(sections["exchange"].momentum, train.momentum):
         raise SpecError(f"{source}: exchange.momentum = {sections['exchange'].momentum!r}: {refusal}")
-    if not is_endpoint(node.listen):
-        raise SpecError(f"{source}: node.listen = {node.listen!r}: expected {ENDPOINT_EXPECTED}")
-    if node.advertise and not is_address(node.advertise):
-        raise SpecError(f"{source}: node.advertise = {node.advertise!r}: expected {ADDRESS_EXPECTED}")
+    if not is_listenable(node.listen):
+        raise SpecError(f'{source}: node.listen = {node.listen!r}: expected {ENDPOINT_EXPECTED}; or "none"')
+    if node.advertise and not is_advertisable(node.advertise):
+        raise SpecError(f"{source}: node.advertise = {node.advertise!r}: expected {ADVERTISE_EXPECTED}")
     if bool(model.preset) == bool(model.layers):
         raise SpecError(f"{source}: [model] expects either preset or layers, one of the two")
     try:

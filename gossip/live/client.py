@@ -18,6 +18,7 @@ from gossip.live.tickets import swarm_id
 from gossip.live.transport import LINKS_DIALED_MAX, ZmqTransport
 from gossip.owner import SwarmName, verifier
 from gossip.protocol.commands import REGISTER_OF
+from gossip.protocol.events import DIAL_PATIENCE_S
 from gossip.protocol.messages import Command, MembersRequest, Message, State, Update
 from gossip.protocol.wire_events import FramesReceived, LinkDown, LinkRefused, LinkUp, WireEvent
 
@@ -113,17 +114,21 @@ class SwarmClient:
     # -- The way in ----------------------------------------------------------------------------------
 
     def _get_in(self, doors: Sequence[Door]) -> None:
-        """Knock everywhere at once; the first to open is enough."""
+        """Knock everywhere at once, at each door's addresses in turn; the first to open is enough."""
         refused: dict[bytes, LinkRefused] = {}
-        for address, key in doors:
+        untried = {key: address.split(",") for address, key in doors}
+        for key, addresses in untried.items():
             if key not in self._knocked:
                 self._knocked[key] = time.monotonic()
-                self._transport.dial(key, address)
+                self._transport.dial(key, addresses.pop(0), DIAL_PATIENCE_S / (1 + len(addresses)))
         deadline = time.monotonic() + KNOCK_TIMEOUT_S
         while not self._linked and len(refused) < len(self._knocked) and time.monotonic() < deadline:
             for event in self._transport.poll(deadline - time.monotonic()):
                 if isinstance(event, LinkRefused):
-                    refused[event.peer] = event
+                    if untried.get(event.peer):
+                        self._transport.dial(event.peer, untried[event.peer].pop(0))
+                    else:
+                        refused[event.peer] = event
                     continue
                 if isinstance(event, LinkUp) and not self._linked:
                     self._on_let_in(event.peer)

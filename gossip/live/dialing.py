@@ -5,6 +5,7 @@ The peer's key is the `curve_serverkey` the socket was given: only its owner can
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
@@ -25,10 +26,11 @@ from gossip.live.sockets import (
     open_socket,
     queue,
 )
-from gossip.protocol.wire_events import FramesDropped, LinkDown, LinkRefused, LinkUp, WireEvent
+from gossip.protocol.events import DIAL_PATIENCE_S
+from gossip.protocol.wire_events import AddressTried, FramesDropped, LinkDown, LinkRefused, LinkUp, WireEvent
 
 # From dial to welcome. A person with a wrong ticket or a dead seed hears of it within 5 s, end to end.
-DIAL_TIMEOUT_S = 3.0
+DIAL_TIMEOUT_S = DIAL_PATIENCE_S
 
 # A link's stage until it is up, and what it means if it ends there.
 _FAILURES = {
@@ -37,6 +39,45 @@ _FAILURES = {
     "or that node has a new key), or it bans ours, or it is still starting",
     "NO_WELCOME": "it did not answer our hello",
 }
+
+
+class Trial:
+    """Does `peer` answer at `address`? A handshake and nothing else: no hello, no link.
+
+    `number`: `address` with its host looked up, now or later. Raises ZMQError if libzmq cannot dial it.
+    """
+
+    def __init__(
+        self, context: zmq.Context, keys: KeyPair, peer: bytes, address: str, number: Future[str], now: float
+    ) -> None:
+        self.peer = peer
+        self.address = address
+        self.deadline = now + DIAL_TIMEOUT_S
+        self._code = "UNREACHABLE"  # what it is if nothing more happens
+        self._number: Future[str] | None = number
+        self.socket = open_socket(context, zmq.DEALER, keys)
+        self.socket.curve_serverkey = z85.encode(peer)
+        self.monitor = self.socket.get_monitor_socket()
+
+    def outcome(self, now: float) -> AddressTried | None:
+        """What came of it, once that is known."""
+        if self._number is not None and self._number.done():
+            number, self._number = self._number, None
+            try:
+                self.socket.connect(f"tcp://{number.result()}")
+            except (NetworkError, zmq.ZMQError):
+                return AddressTried(self.peer, self.address, self._code)
+        for event, _ in monitor_events(self.monitor):
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                return AddressTried(self.peer, self.address, "")
+            if event == zmq.EVENT_CONNECTED:
+                self._code = "NO_HANDSHAKE"
+            if event in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED):
+                return AddressTried(self.peer, self.address, self._code)
+        return AddressTried(self.peer, self.address, self._code) if now >= self.deadline else None
+
+    def close(self) -> None:
+        close_monitored(self.socket, self.monitor, 0)
 
 
 class DialedLink:
@@ -54,14 +95,20 @@ class DialedLink:
         now: float,
         *,
         is_member: bool = True,
+        connect_s: float = DIAL_PATIENCE_S,
     ) -> None:
-        """`is_member`: the hello's permit is one we made ourselves, just now."""
+        """`is_member`: the hello's permit is one we made ourselves, just now.
+
+        connect_s: how long the other machine may take to accept; libzmq's own patience is the kernel's two minutes.
+        """
         self.peer = peer
         self.address = address
         self.is_up = False
         self.is_over = False
         self.welcome: Welcome | None = None  # from `is_up` on
-        self.deadline = now + DIAL_TIMEOUT_S
+        self._welcome_by = now + DIAL_TIMEOUT_S
+        self._connect_s = connect_s
+        self._connect_by = math.inf  # counted from when the name is known
         self._stage = "UNREACHABLE"
         self._number: Future[str] | None = number  # until we connect
         self._hello = hello
@@ -73,10 +120,15 @@ class DialedLink:
         self.monitor = self.socket.get_monitor_socket()
         if number.done() and not number.exception():
             try:
-                self._connect(number.result())
+                self._connect(number.result(), now)
             except zmq.ZMQError:
                 self.close(0, now)
                 raise
+
+    @property
+    def deadline(self) -> float:
+        """When this is given up, unless something happens before."""
+        return min(self._welcome_by, self._connect_by) if self._stage == "UNREACHABLE" else self._welcome_by
 
     def send(self, frames: Sequence[bytes]) -> bool:
         return queue(self.socket, frames)
@@ -98,7 +150,7 @@ class DialedLink:
         if self._meter is not None:
             self._meter.settle(now)
         if self._number is not None and self._number.done():
-            yield from self._on_number(self._number)
+            yield from self._on_number(self._number, now)
         if not self.is_up and not self.is_over and now >= self.deadline:
             yield self._fail(self._stage, self._what_failed())
 
@@ -109,14 +161,15 @@ class DialedLink:
             self._meter.settle(now)
         close_monitored(self.socket, self.monitor, linger_s)
 
-    def _connect(self, number: str) -> None:
+    def _connect(self, number: str, now: float) -> None:
         self._number = None
+        self._connect_by = now + self._connect_s
         self.socket.connect(f"tcp://{number}")
         self.socket.send(self._hello)  # waits inside libzmq for the handshake: always the link's first frame
 
-    def _on_number(self, number: Future[str]) -> Iterator[WireEvent]:
+    def _on_number(self, number: Future[str], now: float) -> Iterator[WireEvent]:
         try:
-            self._connect(number.result())
+            self._connect(number.result(), now)
         except (NetworkError, zmq.ZMQError) as error:
             yield self._fail("UNREACHABLE", str(error))
 

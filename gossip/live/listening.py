@@ -34,7 +34,7 @@ from gossip.live.sockets import (
     open_socket,
     queue,
 )
-from gossip.protocol.wire_events import FramesDropped, LinkDown, LinkRefused, LinkUp, WireEvent
+from gossip.protocol.wire_events import REPLACED, FramesDropped, LinkDown, LinkRefused, LinkUp, WireEvent
 
 HELLO_TIMEOUT_S = 3.0
 LINGER_S = 0.5  # what was sent before a link is cut gets this long to leave
@@ -216,7 +216,7 @@ class Listener:
         older = self._up.get(link.peer)
         if older is not None:
             self._turn_away(older, now)
-            yield LinkDown(link.peer, "replaced by a newer connection")
+            yield LinkDown(link.peer, REPLACED)
         link.is_up, link.cut_at = True, None
         self._up[link.peer] = link
         yield LinkUp(link.peer, dialed=False, address=verdict.address)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gossip import spec, wire
+from gossip.addresses import NONE
 from gossip.codec.body import Encoded
 from gossip.data.partition import shard_of_key
 from gossip.data.store import load_dataset
@@ -73,13 +74,15 @@ def run_node(experiment: Experiment | None, options: NodeOptions, console: Conso
     """
     ledger = Ledger()
     keys = load_or_create_keys(options.key_file) if options.key_file else KeyPair.new()
-    transport = ZmqTransport(keys, ledger, advertise=options.advertise, kind_of=wire.kind_of_frames)
+    advertise = NONE if options.listen == NONE else options.advertise
+    transport = ZmqTransport(keys, ledger, advertise=advertise, kind_of=wire.kind_of_frames)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_StopButton())
         try:
             if options.follow:
                 transport.watch(sys.stdin.fileno(), lambda: _on_standard_input(stop))
-            transport.listen(options.listen)
+            if options.listen != NONE:
+                transport.listen(options.listen)
             entry = _enter(transport, experiment, options.ticket)
             run = RunFolder.create(entry.experiment, options.run_dir)
             if entry.owner_key is not None:
@@ -121,6 +124,8 @@ def _enter(transport: ZmqTransport, experiment: Experiment | None, ticket_text: 
         return _Entry(experiment=experiment, swarm_key=welcome.swarm_key, seeds=ticket.seeds)
     if experiment is None:
         raise SpecError("expected an experiment file, or --join TICKET to take the swarm's")
+    if not transport.address:
+        raise NetworkError("a node that nobody can dial cannot begin a swarm: let it --join TICKET, or listen")
     swarm_key = secrets.token_bytes(32)
     owner_key = None if experiment.owner else OwnerKey.new()
     if owner_key is not None:
@@ -207,8 +212,8 @@ class _LiveNode:
 
     def _ticket(self) -> str:
         """What lets others in: any member can mint, and names the ones it came by as further doors."""
-        seeds = [(self.transport.address, self.transport.key), *self.entry.seeds][:SEEDS_MAX]
-        return mint(self.entry.swarm_key, seeds, now=time.time()).text()
+        own = [(self.transport.address, self.transport.key)] if self.transport.address else []
+        return mint(self.entry.swarm_key, [*own, *self.entry.seeds][:SEEDS_MAX], now=time.time()).text()
 
     def _prepare(self, shard: int) -> tuple[Model, Trainer]:
         """Data, model and compiled kernels."""

@@ -23,7 +23,7 @@ from zmq.utils import z85
 
 from gossip.errors import NetworkError, PeerError
 from gossip.keyfiles import create_secret, read_secret
-from gossip.live.tcp import checked_address
+from gossip.live.tcp import checked_addresses
 
 KEY_BYTES = 32
 NO_SPEC = bytes(8)  # "I have no spec yet, send it"
@@ -135,7 +135,7 @@ def parse_hello(frame: bytes) -> Hello:
     if len(frame) != start + length:
         raise PeerError("BAD_HELLO", "its length is not what it says")
     try:
-        address = checked_address(frame[start:].decode("ascii")) if length else ""
+        address = checked_addresses(frame[start:].decode("ascii")) if length else ""
     except (UnicodeDecodeError, NetworkError) as error:
         raise PeerError("BAD_HELLO", "the address is not HOST:PORT") from error
     return Hello(permit_id, expiry, mac, spec, address)

@@ -6,38 +6,30 @@ descriptor it came through, and the monitor names the descriptor that closed.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 from typing import NamedTuple
 
-from gossip.addresses import ADDRESS_EXPECTED, is_address
+from gossip.addresses import ADDRESS_EXPECTED, ADVERTISE_EXPECTED, are_addresses, is_address
 from gossip.errors import NetworkError
 
 
 def checked_address(text: str) -> str:
     """`text` if it reads HOST:PORT, with an IPv6 host in brackets. Raises NetworkError."""
     if not is_address(text):
-        shown = f"{text!r}" if len(text) <= 80 else f"{text[:80]!r}... ({len(text)} characters)"
-        raise NetworkError(f"address {shown}: expected {ADDRESS_EXPECTED}")
+        raise NetworkError(f"address {_shown(text)}: expected {ADDRESS_EXPECTED}")
     return text
 
 
-def reachable_host(host: str) -> str:
-    """`host`, or for a wildcard (0.0.0.0, ::) the address this machine would reach the internet from.
+def checked_addresses(text: str) -> str:
+    """`text` if it is one address or several with commas between. Raises NetworkError."""
+    if not are_addresses(text):
+        raise NetworkError(f"address {_shown(text)}: expected {ADVERTISE_EXPECTED}")
+    return text
 
-    Connecting a UDP socket asks the routing table and sends nothing. Without a route: loopback.
-    """
-    listened = ipaddress.ip_address(host.strip("[]"))
-    if isinstance(listened, ipaddress.IPv6Address) and listened.ipv4_mapped is not None:
-        listened = listened.ipv4_mapped  # libzmq says [::ffff:127.0.0.1] where it was told 127.0.0.1
-    if not listened.is_unspecified:
-        return str(listened) if listened.version == 4 else f"[{listened}]"
-    if source := source_address(socket.AF_INET, "192.0.2.1"):  # "::" listens on IPv4 too
-        return source
-    if listened.version == 6 and (source := source_address(socket.AF_INET6, "2001:db8::1")):
-        return f"[{source}]"
-    return "127.0.0.1"
+
+def _shown(text: str) -> str:
+    return f"{text!r}" if len(text) <= 80 else f"{text[:80]!r}... ({len(text)} characters)"
 
 
 def source_address(family: int, target: str) -> str:

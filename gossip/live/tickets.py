@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from gossip.errors import NetworkError
 from gossip.live.security import KEY_BYTES, Permit, mint_permit
-from gossip.live.tcp import checked_address
+from gossip.live.tcp import checked_addresses
 from gossip.swarmfile import Door, SwarmFile
 
 VALID_FOR_S = 24 * 3600.0
@@ -35,7 +35,7 @@ class Ticket:
     ticket_id: bytes
     ticket_key: bytes = field(repr=False)
     expiry: int
-    seeds: tuple[tuple[str, bytes], ...]  # (HOST:PORT, public key)
+    seeds: tuple[tuple[str, bytes], ...]  # (HOST:PORT or several, public key)
 
     @property
     def permit(self) -> Permit:
@@ -54,7 +54,7 @@ def mint(
     if not 1 <= len(seeds) <= SEEDS_MAX:
         raise NetworkError(f"a ticket names 1 to {SEEDS_MAX} members to knock at, not {len(seeds)}")
     permit = mint_permit(swarm_key, valid_for_s=valid_for_s, now=now)
-    checked = tuple((checked_address(address), key) for address, key in seeds)
+    checked = tuple((checked_addresses(address), key) for address, key in seeds)
     return Ticket(swarm_id(swarm_key), permit.permit_id, permit.key, permit.expiry, checked)
 
 
@@ -104,7 +104,7 @@ def _parse_seeds(rest: bytes, count: int) -> tuple[tuple[str, bytes], ...]:
         )
         if len(key) != KEY_BYTES:
             raise NetworkError("this ticket ends in the middle of a member's address; copy it again, whole")
-        seeds.append((checked_address(address.decode("ascii", errors="replace")), key))
+        seeds.append((checked_addresses(address.decode("ascii", errors="replace")), key))
     if rest:
         raise NetworkError("this ticket is longer than what it says it holds; ask for a new one")
     return tuple(seeds)

@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 import zmq
 
+from gossip.addresses import NONE, joined
 from gossip.errors import NetworkError
 from gossip.ledger import Ledger, message_bytes
 from gossip.live import tcp
-from gossip.live.dialing import DialedLink
+from gossip.live.dialing import DialedLink, Trial
+from gossip.live.interfaces import reachable_hosts
 from gossip.live.listening import LINGER_S, Listener
 from gossip.live.names import Names
 from gossip.live.security import (
@@ -34,10 +36,12 @@ from gossip.live.security import (
     spec_hash,
 )
 from gossip.live.sockets import Intake
-from gossip.protocol.wire_events import FramesDropped, LinkDown, LinkRefused, LinkUp, WireEvent
+from gossip.protocol.events import DIAL_PATIENCE_S
+from gossip.protocol.wire_events import AddressTried, FramesDropped, LinkDown, LinkRefused, LinkUp, WireEvent
 from gossip.spec import without_owner
 
 LINKS_DIALED_MAX = 64  # each is three sockets and an inbound queue of 32 MiB at worst
+TRIALS_MAX = 8  # addresses being tried for others
 WAIT_S_MAX = 60.0  # heartbeats are entered in the ledger at least this often
 
 
@@ -46,7 +50,7 @@ def _kind_by_shape(frames: Sequence[bytes]) -> str:
 
 
 class ZmqTransport:
-    """A node's links. `key` is who it is, `address` what it tells others to dial ("" = it only dials out)."""
+    """A node's links. `key` is who it is, `address` what it tells others to dial, with commas between; "": nobody."""
 
     def __init__(
         self,
@@ -58,9 +62,10 @@ class ZmqTransport:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """`advertise` wins over the address listened on; `kind_of` names what arrives for the ledger."""
+        """`advertise` wins over the address listened on, also as "none"; `kind_of` names what arrives."""
         self.key = keys.public
-        self.address = tcp.checked_address(advertise) if advertise else ""
+        self.address = tcp.checked_addresses(advertise) if advertise not in ("", NONE) else ""
+        self._says_where_it_listens = not advertise
         self.dropped: Counter[str] = Counter()  # everything ever dropped, by code
         self._keys = keys
         self._ledger = ledger
@@ -75,6 +80,7 @@ class ZmqTransport:
         self._listener: Listener | None = None
         self._names = Names(self.wake)
         self._dialed: dict[bytes, DialedLink] = {}
+        self._trials: list[Trial] = []
         self._links_up: Counter[bytes] = Counter()  # 1 or 2 for a peer that is up
         self._inputs: list[WireEvent] = []
         self._drops: Counter[tuple[bytes | None, str]] = Counter()
@@ -99,17 +105,18 @@ class ZmqTransport:
         """Accept links at tcp://HOST:PORT; port 0 picks a free one. Raises NetworkError."""
         listener = Listener(self._context, self._keys, endpoint, self._intake)
         self._listener = listener
-        self.address = self.address or f"{tcp.reachable_host(listener.host)}:{listener.port}"
+        if self._says_where_it_listens:
+            self.address = joined(f"{host}:{listener.port}" for host in reachable_hosts(listener.host))
         for source in (listener.zap, listener.monitor, listener.socket):
             self._poller.register(source, zmq.POLLIN)
         self._admit()
 
     # What the engine calls
 
-    def dial(self, peer: bytes, address: str) -> None:
+    def dial(self, peer: bytes, address: str, connect_s: float = DIAL_PATIENCE_S) -> None:
         """Ends in LinkUp or LinkRefused within 3 s, the lookup of a name included.
 
-        No event if `peer` is up or being dialed already.
+        No event if `peer` is up or being dialed already. `connect_s`: its part for the TCP connection.
         """
         if peer in self._dialed or self.is_up(peer):
             return
@@ -130,6 +137,7 @@ class ZmqTransport:
                 self._intake,
                 self._clock(),
                 is_member=bool(self._swarm_key),
+                connect_s=connect_s,
             )
         except (NetworkError, zmq.ZMQError) as error:
             self._inputs.append(LinkRefused(peer, address, "CANNOT_DIAL", str(error)))
@@ -137,6 +145,20 @@ class ZmqTransport:
         self._dialed[peer] = link
         self._poller.register(link.socket, zmq.POLLIN)
         self._poller.register(link.monitor, zmq.POLLIN)
+
+    def try_address(self, peer: bytes, address: str) -> None:
+        """Ends in AddressTried within 3 s. No link comes of it."""
+        try:
+            if len(self._trials) >= TRIALS_MAX:
+                raise NetworkError(f"{TRIALS_MAX} addresses are being tried already")
+            number = self._names.look_up(tcp.checked_address(address))
+            trial = Trial(self._context, self._keys, peer, address, number, self._clock())
+        except (NetworkError, zmq.ZMQError):
+            self._inputs.append(AddressTried(peer, address, "CANNOT_DIAL"))
+            return
+        self._trials.append(trial)
+        self._poller.register(trial.monitor, zmq.POLLIN)
+        self.wake()  # a name that is a number is known already
 
     def hang_up(self, peer: bytes) -> None:
         """End every link with `peer`. What was sent gets half a second to leave; LinkDown if it was up."""
@@ -162,6 +184,9 @@ class ZmqTransport:
 
     def close(self) -> None:
         """Let go of everything; again does nothing. What was sent gets half a second to leave."""
+        for trial in self._trials:
+            trial.close()
+        self._trials.clear()
         for peer in list(self._dialed):
             self._drop_dialed(peer, LINGER_S if self._dialed[peer].is_up else 0)
         if self._listener is not None:
@@ -192,6 +217,12 @@ class ZmqTransport:
                 self._take(link.on_time(now))
             if link.is_over:
                 self._drop_dialed(link.peer, 0)
+        for trial in list(self._trials):
+            if (tried := trial.outcome(now)) is not None:
+                self._poller.unregister(trial.monitor)
+                self._trials.remove(trial)
+                trial.close()
+                self._inputs.append(tried)
         dropped = [FramesDropped(*source, count) for source, count in self._drops.items()]
         inputs, self._inputs = self._inputs + dropped, []
         self._drops.clear()
@@ -258,6 +289,7 @@ class ZmqTransport:
         if self._inputs:
             return 0
         deadlines = [link.deadline for link in self._dialed.values() if not link.is_up]
+        deadlines += [trial.deadline for trial in self._trials]
         if self._listener is not None:
             deadlines.append(self._listener.next_deadline())
         until_s = min(deadlines, default=math.inf) - self._clock()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gossip.protocol.messages import Header, Message
-from gossip.protocol.wire_events import LinkDown, LinkRefused, LinkUp
+from gossip.protocol.wire_events import AddressTried, LinkDown, LinkRefused, LinkUp
 
 # -- Inputs: from the network -------------------------------------------------------------------
 
@@ -165,8 +165,8 @@ class CheckpointFailed:
 
 
 Input = (
-    LinkUp | LinkDown | LinkRefused | MessageReceived | PayloadReceived | Tick | StopRequested | StepsDone
-    | OfferReady | AnswerReady | Mixed | PayloadUnreadable | FragmentReady | FragmentLoaded | Evaluated
+    LinkUp | LinkDown | LinkRefused | AddressTried | MessageReceived | PayloadReceived | Tick | StopRequested
+    | StepsDone | OfferReady | AnswerReady | Mixed | PayloadUnreadable | FragmentReady | FragmentLoaded | Evaluated
     | TrainingFailed | Traffic | CheckpointSaved | CheckpointFailed
 )  # fmt: skip
 
@@ -174,9 +174,22 @@ Input = (
 # -- Effects: on the network ----------------------------------------------------------------------
 
 
+# From a dial to its welcome.
+DIAL_PATIENCE_S = 3.0
+
+
 @dataclass(frozen=True, slots=True)
 class Dial:
     """Open a link. Answered by LinkUp or LinkRefused."""
+
+    peer: bytes
+    address: str  # one HOST:PORT
+    connect_s: float = DIAL_PATIENCE_S  # how long the other machine may take to accept the connection
+
+
+@dataclass(frozen=True, slots=True)
+class TryAddress:
+    """See whether `peer` can be reached there; no link comes of it. Answered by AddressTried within DIAL_PATIENCE_S."""
 
     peer: bytes
     address: str
@@ -346,7 +359,7 @@ class Finish:
 
 
 Effect = (
-    Dial | HangUp | Send | SendPayload | StartTraining | StopTraining | SetProgress | SetLearningRate | SetPeriod
-    | SetBatch | PickBlocks | Respond | Apply | GiveUp | Forget | ReadFragment | LoadFragment | Evaluate
+    Dial | TryAddress | HangUp | Send | SendPayload | StartTraining | StopTraining | SetProgress | SetLearningRate
+    | SetPeriod | SetBatch | PickBlocks | Respond | Apply | GiveUp | Forget | ReadFragment | LoadFragment | Evaluate
     | SaveCheckpoint | MeasureTraffic | Emit | Finish
 )  # fmt: skip

@@ -15,12 +15,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from gossip.protocol.events import Effect, Emit, Send
+from gossip.protocol.forgetting import GONE_KEPT, forgettable
+from gossip.protocol.member import Member, is_trained
 from gossip.protocol.messages import (
     UPDATES_MAX,
     Ack,
     Members,
     News,
-    Phase,
     Ping,
     PingRequest,
     State,
@@ -28,13 +29,19 @@ from gossip.protocol.messages import (
     Update,
 )
 
+__all__ = ["Member", "Membership", "is_trained"]
+
 PROBE_INTERVAL_S = 1.0
 PROBE_TIMEOUT_S = 0.6  # direct, then the same again through others: inside two intervals
 INDIRECT_PROBES = 3
 # From suspicion to death among up to 8; it grows with log(members) because a refutation has further to go.
-# A crash is known this long after a broken connection, and within PROBE_INTERVAL + 2 PROBE_TIMEOUT + this
-# = 5.2 s where silence is all there is; a node that pauses for 2 s has time to refute.
-SUSPICION_S = 3.0
+# A crash is known this long after a broken connection, and where silence is all there is within 5 s: whoever has
+# been silent longest is asked first, and a suspicion is told to all we are linked with at once. A node that pauses
+# for 2 s is suspected after 1.2 s at the earliest, and has 1.7 s to refute.
+SUSPICION_S = 2.5
+# Our own tick comes later than this: we were stopped, or the machine is overloaded, and who did not answer us is
+# not to blame.
+LATE_S = 0.3
 # Links are few, so a member may die while nobody is linked to it. The last resort: suspect one of whose
 # status nothing new has come for this long. News of a member comes about every members/6 seconds, and the
 # tail is long (64 nodes: 10 s on average, 44 s at worst of 4,032 pairs).
@@ -52,27 +59,7 @@ STATUSES_PER_LIFE = 2**28
 RETELL_FACTOR = 3
 
 
-@dataclass(slots=True)
-class Member:
-    """What we believe of one other node."""
-
-    key: bytes
-    address: str
-    incarnation: int
-    state: State
-    status: Status
-    heard_at: float  # when its status last grew, for extrapolating its samples
-    is_first_hand: bool = False  # it told us that status itself: it is as old as its hearing
-    suspect_since: float = 0.0
-    tell_left: int = 0  # retellings still owed to others
-
-    @property
-    def is_alive(self) -> bool:
-        """Alive as far as we know; a suspect still counts as alive."""
-        return self.state <= State.SUSPECT
-
-    def update(self) -> Update:
-        return Update(self.key, self.address, self.incarnation, self.state, self.status)
+_Asker = tuple[bytes, int] | None  # who asked us to look, and under which number
 
 
 @dataclass(slots=True)
@@ -80,7 +67,7 @@ class _Probe:
     target: bytes
     deadline: float
     helpers: tuple[bytes, ...] | None  # who looks for us; None while only the target is asked
-    on_behalf_of: tuple[bytes, int] | None  # who asked us, and under which number
+    on_behalf_of: _Asker
 
 
 class Membership:
@@ -96,8 +83,9 @@ class Membership:
         self._left = False
         self._probes: dict[int, _Probe] = {}
         self._probe_number = 0
-        self._probe_order: list[bytes] = []
+        self._contact_at: dict[bytes, float] = {}  # linked peers: when we last heard from them, or asked
         self._next_probe_at = 0.0
+        self._is_urgent = False  # we suspect somebody, as of now
         self._refute_again_at = -math.inf
 
     # -- What others ask of us -----------------------------------------------------------------------
@@ -121,6 +109,11 @@ class Membership:
         """Say something new of ourselves; it travels with the next probes."""
         self.status = replace(self.status, sequence=self.status.sequence + 1, **changes)  # type: ignore[arg-type]
 
+    def set_address(self, address: str) -> None:
+        """We are reached elsewhere from now on ("": not at all). The incarnation carries it to those far away."""
+        self.address = address
+        self.incarnation += 1
+
     def sample(self, count: int) -> Members:
         """Ourselves, then up to `count` others, the living first: what a joiner is told."""
         others = sorted(self.members.values(), key=lambda member: (member.state, member.key))
@@ -131,26 +124,37 @@ class Membership:
 
     def next_deadline(self) -> float:
         patience_s = self._suspicion_s()
-        suspects = (m.suspect_since + patience_s for m in self.members.values() if m.state == State.SUSPECT)
-        probes = (probe.deadline for probe in self._probes.values())
-        return min((self._next_probe_at, *suspects, *probes))
+        suspects = (m.since + patience_s for m in self.members.values() if m.state == State.SUSPECT)
+        return min((self._next_probe_at, *suspects, *(probe.deadline for probe in self._probes.values())))
 
     # -- Inputs --------------------------------------------------------------------------------------
 
     def on_tick(self, now: float, linked: Iterable[bytes]) -> list[Effect]:
         effects: list[Effect] = []
+        if now - self._next_probe_at > LATE_S:
+            self._excuse(now - self._next_probe_at)
         for number, probe in list(self._probes.items()):
             if probe.deadline <= now:
                 effects += self._on_probe_timeout(number, probe, now, linked)
         for member in list(self.members.values()):
-            if member.state == State.SUSPECT and member.suspect_since + self._suspicion_s() <= now:
+            if member.state == State.SUSPECT and member.since + self._suspicion_s() <= now:
                 effects += self._change(member, State.DEAD, now, "no answer, and nobody refuted the suspicion")
         if now >= self._next_probe_at:
             effects += self._suspect_the_silent(now)
             # Not in step with the others: four nodes that probe at the same instant see no more than one does.
             self._next_probe_at = now + PROBE_INTERVAL_S * self._rng.uniform(0.8, 1.2)
             effects += self._probe_next(now, linked)
+            self._make_room(now)
+        if self._is_urgent:
+            self._is_urgent = False
+            effects += self.tell_now(linked)
         return effects
+
+    def on_heard(self, peer: bytes, now: float) -> list[Effect]:
+        """Something came from `peer`, a payload maybe: a suspicion ends here."""
+        self._contact_at[peer] = now
+        is_suspect = peer in self.members and self.members[peer].state == State.SUSPECT
+        return self._on_contact(peer, now) if is_suspect else []
 
     def on_link_up(self, peer: bytes) -> list[Effect]:
         """Introduce ourselves. A link is no membership: the peer is a member once it says so itself."""
@@ -158,6 +162,7 @@ class Membership:
 
     def on_link_closed(self, peer: bytes) -> list[Effect]:
         """No link, no answer: what we asked over it says nothing about the peer."""
+        self._contact_at.pop(peer, None)
         self._probes = {n: probe for n, probe in self._probes.items() if probe.target != peer}
         return []
 
@@ -166,11 +171,11 @@ class Membership:
         member = self.members.get(peer)
         if member is None or member.state != State.ALIVE:
             return []
-        return self._change(member, State.SUSPECT, now, f"link lost: {reason}")
+        return self._suspect(member, now, f"link lost: {reason}")
 
     def on_ping(self, peer: bytes, message: Ping, now: float) -> list[Effect]:
         effects = self.on_updates(peer, message.updates, now)
-        return [*effects, Send(peer, Ack(message.number, self._updates_for(peer)))]
+        return [*effects, Send(peer, Ack(message.number, self._updates_for(peer) if message.updates else ()))]
 
     def on_ping_request(self, peer: bytes, message: PingRequest, now: float, linked: Iterable[bytes]) -> list[Effect]:
         effects = self.on_updates(peer, message.updates, now)
@@ -225,10 +230,13 @@ class Membership:
             return [self._ignored(update)]
         self.incarnation = update.incarnation + 1
         self._refute_again_at = now + REFUTE_EVERY_S
-        said = State(update.state).name.lower()
-        return [Emit("refuted", {"said": said, "incarnation": self.incarnation})]
+        return [Emit("refuted", {"said": State(update.state).name.lower(), "incarnation": self.incarnation})]
 
     def _learn(self, update: Update, now: float, first_hand: bool) -> list[Effect]:
+        if update.state >= State.DEAD and not first_hand and len(self.members) - len(self.alive()) >= GONE_KEPT:
+            return []  # from somebody who has not forgotten it yet
+        if len(self.members) >= MEMBERS_KNOWN_MAX:
+            self._make_room(now, room_for=1)
         if len(self.members) >= MEMBERS_KNOWN_MAX:
             return [Emit("members_full", {"peer": update.key.hex()[:8]})]
         if update.incarnation > INCARNATION_JUMP_MAX and not first_hand:
@@ -236,7 +244,7 @@ class Membership:
         # The dead and the gone are learnt too: their samples belong to the swarm's clock.
         member = Member(
             update.key, update.address, update.incarnation, State(update.state), update.status, now,
-            is_first_hand=first_hand, suspect_since=now, tell_left=self._retellings(),
+            is_first_hand=first_hand, since=now, tell_left=self._retellings(),
         )  # fmt: skip
         self.members[update.key] = member
         why = "said so itself" if first_hand else "reported"
@@ -251,7 +259,7 @@ class Membership:
         if is_later and update.status != member.status:
             member.status, member.heard_at, member.is_first_hand = update.status, now, first_hand
         if first_hand or newer:
-            member.address = update.address or member.address
+            member.address = update.address  # "" too: it has found out that nobody can dial it
         if update.incarnation == member.incarnation:
             return self._merge_state(member, update, now, first_hand)
         if not first_hand and not newer:
@@ -290,14 +298,29 @@ class Membership:
         if member.state == state:
             return []
         member.state = state
+        member.since = now
         member.tell_left = self._retellings()
         if state == State.SUSPECT:
-            member.suspect_since = now
-            self._probe_order.append(member.key)  # look for ourselves, next and now
-            self._next_probe_at = now
+            self._next_probe_at = now  # look for ourselves
         if state == State.DEAD and self._probes:
             self._probes = {n: probe for n, probe in self._probes.items() if probe.target != member.key}
         return [Emit("member_" + state.name.lower(), {"peer": member.key.hex()[:8], "why": why})]
+
+    def _suspect(self, member: Member, now: float, why: str) -> list[Effect]:
+        """By our own look. Told at once, so that all wait for its answer together, and it hears of it itself."""
+        self._is_urgent = True
+        return self._change(member, State.SUSPECT, now, why)
+
+    def _excuse(self, late_s: float) -> None:
+        """It was we who were away."""
+        for probe in self._probes.values():
+            probe.deadline += late_s
+        for suspect in (member for member in self.members.values() if member.state == State.SUSPECT):
+            suspect.since += late_s
+
+    def _make_room(self, now: float, room_for: int = 0) -> None:
+        for key in forgettable(self.members.values(), now, room_for) if len(self.members) > GONE_KEPT else ():
+            del self.members[key]
 
     def _suspect_the_silent(self, now: float) -> list[Effect]:
         patience_s = SILENT_S + SILENT_S_PER_MEMBER * len(self.members)
@@ -305,31 +328,34 @@ class Membership:
         for member in self.members.values():
             if member.state == State.ALIVE and now - member.heard_at > patience_s:
                 member.heard_at = now  # one suspicion per silence
-                effects += self._change(member, State.SUSPECT, now, f"nothing new of it for {patience_s:.0f} s")
+                effects += self._suspect(member, now, f"nothing new of it for {patience_s:.0f} s")
         return effects
 
     # -- Probing -------------------------------------------------------------------------------------
 
     def _probe_next(self, now: float, linked: Iterable[bytes]) -> list[Effect]:
-        """Round robin over a shuffled list, so that every link is looked at within one round.
+        """Suspects first, then whoever has been silent longest; briefly a second one that has been quiet for a while.
 
         The dead and the unknown too, if a link leads there: their answer is what brings them back.
         """
         able = [p for p in linked if p not in self.members or self.members[p].state != State.LEFT]
         busy = {probe.target for probe in self._probes.values()}
-        while self._probe_order and (self._probe_order[-1] not in able or self._probe_order[-1] in busy):
-            self._probe_order.pop()
-        if not self._probe_order:
-            self._probe_order = [peer for peer in able if peer not in busy]
-            self._rng.shuffle(self._probe_order)
-        return self._ping(self._probe_order.pop(), now) if self._probe_order else []
+        free = [peer for peer in able if peer not in busy]
+        self._rng.shuffle(free)
+        suspects = [peer for peer in free if peer in self.members and self.members[peer].state == State.SUSPECT]
+        asked = heapq.nsmallest(2, suspects or free, key=lambda peer: self._contact_at.get(peer, -math.inf))
+        if len(asked) == 2 and now - self._contact_at.get(asked[1], -math.inf) < PROBE_INTERVAL_S:
+            del asked[1]
+        return [effect for turn, peer in enumerate(asked) for effect in self._ping(peer, now, is_brief=turn > 0)]
 
-    def _ping(self, target: bytes, now: float, on_behalf_of: tuple[bytes, int] | None = None) -> list[Effect]:
+    def _ping(self, target: bytes, now: float, *, on_behalf_of: _Asker = None, is_brief: bool = False) -> list[Effect]:
         if len(self._probes) >= PROBES_MAX:
             return [Emit("probe_skipped", {"peer": target.hex()[:8], "under_way": len(self._probes)})]
+        self._contact_at[target] = now
         self._probe_number = (self._probe_number + 1) % 2**32
         self._probes[self._probe_number] = _Probe(target, now + PROBE_TIMEOUT_S, None, on_behalf_of)
-        return [Send(target, Ping(self._probe_number, self._updates_for(target)))]
+        updates = () if is_brief else self._updates_for(target)
+        return [Send(target, Ping(self._probe_number, updates))]
 
     def _on_probe_timeout(self, number: int, probe: _Probe, now: float, linked: Iterable[bytes]) -> list[Effect]:
         if probe.on_behalf_of is not None or probe.helpers is not None:
@@ -337,7 +363,7 @@ class Membership:
             member = self.members.get(probe.target)
             if probe.on_behalf_of is not None or member is None or member.state != State.ALIVE:
                 return []
-            return self._change(member, State.SUSPECT, now, "no answer, directly or through others")
+            return self._suspect(member, now, "no answer, directly or through others")
         able = [peer for peer in linked if peer != probe.target and self.is_alive(peer)]
         probe.helpers = tuple(self._rng.sample(able, min(INDIRECT_PROBES, len(able))))
         probe.deadline = now + PROBE_TIMEOUT_S
@@ -350,7 +376,7 @@ class Membership:
         """
         others = [member for member in self.members.values() if member.key != peer]
         news = heapq.nlargest(UPDATES_MAX - 1, (m for m in others if m.tell_left), key=lambda m: m.tell_left)
-        rest = [member for member in others if not member.tell_left]
+        rest = self._evenly([member for member in others if not member.tell_left])
         drawn = self._rng.sample(rest, min(len(rest), max(0, STATUSES_PER_MESSAGE - len(news))))
         told = news + drawn
         suspected = self.members.get(peer)
@@ -360,13 +386,15 @@ class Membership:
             member.tell_left = max(0, member.tell_left - 1)
         return (self.own_update(), *(member.update() for member in told))
 
+    def _evenly(self, members: list[Member]) -> list[Member]:
+        """No more of the gone than of the living: after a while there are far more of them."""
+        gone = [member for member in members if not member.is_alive]
+        alive = len(members) - len(gone)
+        gone = gone if len(gone) <= alive else self._rng.sample(gone, alive)
+        return [member for member in members if member.is_alive] + gone
+
     def _suspicion_s(self) -> float:
         return SUSPICION_S * max(1.0, math.log2(len(self.members) + 1) / 3)
 
     def _retellings(self) -> int:
         return RETELL_FACTOR * max(1, len(self.members)).bit_length()
-
-
-def is_trained(member: Member) -> bool:
-    """Does it hold a state of the swarm: can it exchange, can it give state?"""
-    return member.is_alive and member.status.phase in (Phase.TRAINING, Phase.PAUSED, Phase.SETTLING)

@@ -29,6 +29,7 @@ from gossip.protocol.resuming import Choice, Resumed, Resuming
 from gossip.protocol.saving import Saving
 from gossip.protocol.settings import NodeSettings
 from gossip.protocol.settling import Settling
+from gossip.protocol.views import Views
 from gossip.protocol.wire_events import LinkDown, LinkRefused, LinkUp
 
 ADVICE = "a smaller learning rate may help"
@@ -44,6 +45,7 @@ class Node:
         self._rng = rng
         self.membership = Membership(settings.key, settings.address, rng, settings.incarnation)
         self.links = Links(self.membership, rng)
+        self.views = Views(self.membership)
         self.partners = Partners(self.membership, rng)
         self.exchanges = Exchanges(settings.incarnation, first_id=rng.getrandbits(31))
         self.pacing = Pacing(self.exchanges, settings)
@@ -108,8 +110,8 @@ class Node:
         if self.phase == Phase.DONE:
             return math.inf
         machines = (
-            self.membership, self.links, self.exchanges, self.joiner, self.settling, self.reports, self.saving,
-            self.resuming, self.pacing,
+            self.membership, self.links, self.views, self.exchanges, self.joiner, self.settling, self.reports,
+            self.saving, self.resuming, self.pacing,
         )  # fmt: skip
         return min(machine.next_deadline() for machine in machines)
 
@@ -149,7 +151,8 @@ class Node:
     def _on_message_received(self, event: ev.MessageReceived, now: float) -> list[ev.Effect]:
         self.progress.advance(now)  # what we answer tells the clock as it is now
         before = self.membership.incarnation
-        effects = self._on_message(event.peer, event.message, now)
+        effects = self.membership.on_heard(event.peer, now)
+        effects += self._on_message(event.peer, event.message, now)
         if self.membership.incarnation != before:  # a suspicion of us is refuted: that cannot wait
             effects += self.membership.tell_now(self.links.up)
         return effects + (self.commands.on_contact(event.peer, now) if event.peer in self.links.up else [])
@@ -171,6 +174,7 @@ class Node:
                 return self.links.on_parting(peer)
             case msg.Members(updates):
                 self.links.look_soon(now)
+                self.links.look_for(self.views.on_members(peer, updates), now)
                 effects = self._on_updates(peer, updates, now) + self.joiner.on_members(now, linked)
                 return effects + self._choose_state(now, heard=True)
             case msg.FragmentRequest(index):
@@ -191,12 +195,13 @@ class Node:
 
     def _on_payload(self, event: ev.PayloadReceived, now: float) -> list[ev.Effect]:
         peer, header, body = event.peer, event.header, event.body
+        effects = self.membership.on_heard(peer, now)
         if header.kind == msg.PayloadKind.OFFER:
             in_debt = self.pacing.bucket.is_deep_in_debt(now)
-            return self.exchanges.on_offer(peer, header, body, self._is_trained, in_debt)
+            return effects + self.exchanges.on_offer(peer, header, body, self._is_trained, in_debt)
         if header.kind == msg.PayloadKind.ANSWER:
-            return self.exchanges.on_answer(peer, header, body)
-        return self.joiner.on_fragment(peer, header, body)
+            return effects + self.exchanges.on_answer(peer, header, body)
+        return effects + self.joiner.on_fragment(peer, header, body)
 
     def _on_unreadable(self, event: ev.PayloadUnreadable, now: float) -> list[ev.Effect]:
         number, kind = event.header.number, event.header.kind
@@ -361,6 +366,7 @@ class Node:
         self.progress.advance(now)
         effects = self.links.on_tick(now)
         effects += self.membership.on_tick(now, self.links.up)
+        effects += self.views.on_tick(now, self.links.up)
         effects += self.exchanges.on_tick(now)
         effects += self.joiner.on_tick(now, self.links.up)
         if self.phase in (Phase.TRAINING, Phase.PAUSED) and self.progress.is_over:

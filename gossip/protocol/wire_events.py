@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+REPLACED = "replaced by a newer connection"  # the reason of a LinkDown: the same key came again
+
 
 @dataclass(frozen=True, slots=True)
 class LinkUp:
@@ -37,6 +39,15 @@ class LinkRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressTried:
+    """Input: what came of TryAddress; `code` is empty where `peer` itself answered there."""
+
+    peer: bytes
+    address: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class FramesReceived:
     """Input: one message of an admitted peer, one frame (control) or two (header and body), within limits."""
 
@@ -53,4 +64,4 @@ class FramesDropped:
     count: int
 
 
-WireEvent = LinkUp | LinkDown | LinkRefused | FramesReceived | FramesDropped
+WireEvent = LinkUp | LinkDown | LinkRefused | AddressTried | FramesReceived | FramesDropped

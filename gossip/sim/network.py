@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gossip.ledger import Ledger, message_bytes
-from gossip.protocol.wire_events import FramesReceived, LinkDown, LinkRefused, LinkUp, WireEvent
+from gossip.protocol.events import DIAL_PATIENCE_S
+from gossip.protocol.wire_events import REPLACED, AddressTried, FramesReceived, LinkDown, LinkRefused, LinkUp, WireEvent
 from gossip.sim.world import World
 
-DIAL_TIMEOUT_S = 3.0
 SILENCE_S = 4.0  # how long heartbeats need to notice a silent peer
 
 
@@ -54,6 +54,7 @@ class Network:
         self._world = world
         self._hosts: dict[bytes, _Host] = {}
         self._cut: dict[tuple[bytes, bytes], None] = {}
+        self._shut: dict[tuple[bytes, str], None] = {}
 
     def attach(self, key: bytes, address: str, ledger: Ledger, deliver: Callable[[WireEvent], None]) -> SimTransport:
         """A new host. Returns the transport its engine uses."""
@@ -77,20 +78,35 @@ class Network:
         """Every cut is mended."""
         self._cut.clear()
 
+    def shut(self, key: bytes, address: str) -> None:
+        """A firewall before this address of a host swallows what knocks there."""
+        self._shut[key, address] = None
+
+    def open(self, key: bytes, address: str) -> None:
+        del self._shut[key, address]
+
     # -- What transports call ------------------------------------------------------------------------
 
-    def dial(self, key: bytes, peer: bytes, address: str) -> None:
+    def dial(self, key: bytes, peer: bytes, address: str, connect_s: float = DIAL_PATIENCE_S) -> None:
         def arrive() -> None:
             if key not in self._hosts:
                 return
-            if peer not in self._hosts or (key, peer) in self._cut or self._hosts[peer].address != address:
-                wait_s = DIAL_TIMEOUT_S if (key, peer) in self._cut else self._delay_s()
-                refused = LinkRefused(peer, address, "UNREACHABLE", f"nobody answers at {address}")
-                self._world.after(wait_s, lambda: self._deliver(key, refused))
-            else:
+            silence_s = self._silence_s(key, peer, address, connect_s)
+            if silence_s is None:
                 self._connect(key, peer)
+            else:
+                refused = LinkRefused(peer, address, "UNREACHABLE", f"nobody answers at {address}")
+                self._world.after(silence_s, lambda: self._deliver(key, refused))
 
         self._world.after(3 * self._delay_s(), arrive)  # TCP and CURVE: three one-way trips before the hello
+
+    def try_address(self, key: bytes, peer: bytes, address: str) -> None:
+        def arrive() -> None:
+            silence_s = self._silence_s(key, peer, address, DIAL_PATIENCE_S)
+            tried = AddressTried(peer, address, "" if silence_s is None else "UNREACHABLE")
+            self._world.after(silence_s or 0.0, lambda: self._deliver(key, tried))
+
+        self._world.after(3 * self._delay_s(), arrive)
 
     def hang_up(self, key: bytes, peer: bytes) -> None:
         link = self._hosts[key].links.get(peer)
@@ -121,6 +137,13 @@ class Network:
     def _delay_s(self) -> float:
         return max(0.0, self.model.delay_s + self._world.rng.uniform(-1, 1) * self.model.jitter_s)
 
+    def _silence_s(self, key: bytes, peer: bytes, address: str, patience_s: float) -> float | None:
+        """None where somebody answers; else how long until that is clear: a swallowed SYN takes all our patience."""
+        if (key, peer) in self._cut or (peer, address) in self._shut:
+            return patience_s
+        is_there = peer in self._hosts and address in self._hosts[peer].address.split(",")
+        return None if is_there else self._delay_s()
+
     def _connect(self, key: bytes, peer: bytes) -> None:
         """The listener is up first, then the dialer; an end of an older link goes down before."""
         ours, theirs = self._hosts[key].links.get(peer), self._hosts[peer].links.get(key)
@@ -128,7 +151,7 @@ class Network:
             return  # they were quicker: one link is enough
         for here, there, old in ((key, peer, ours), (peer, key, theirs)):
             if old is not None:
-                self._end(here, there, old, "replaced by a newer connection")
+                self._end(here, there, old, REPLACED)
         link = _Link({key: self._world.now(), peer: self._world.now()})
         self._hosts[key].links[peer] = self._hosts[peer].links[key] = link
         up_here = LinkUp(key, False, self._hosts[key].address)
@@ -192,8 +215,11 @@ class SimTransport:
         self._network = network
         self.key = key
 
-    def dial(self, peer: bytes, address: str) -> None:
-        self._network.dial(self.key, peer, address)
+    def dial(self, peer: bytes, address: str, connect_s: float = DIAL_PATIENCE_S) -> None:
+        self._network.dial(self.key, peer, address, connect_s)
+
+    def try_address(self, peer: bytes, address: str) -> None:
+        self._network.try_address(self.key, peer, address)
 
     def hang_up(self, peer: bytes) -> None:
         self._network.hang_up(self.key, peer)

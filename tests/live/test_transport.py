@@ -24,10 +24,18 @@ from gossip.live import dialing, listening, names
 from gossip.live.join import MAY_PASS, join_swarm
 from gossip.live.security import KeyPair, Refusal, Welcome, make_hello, mint_permit, parse_reply
 from gossip.live.sockets import BODY_BYTES_MAX, CONTROL_BYTES_MAX, HEADER_BYTES_MAX, QUEUE_MESSAGES
-from gossip.live.tickets import Ticket, mint
+from gossip.live.tickets import Ticket, mint, parse_ticket
 from gossip.live.transport import ZmqTransport
 from gossip.protocol.messages import State, Status, Update
-from gossip.protocol.wire_events import FramesDropped, FramesReceived, LinkDown, LinkRefused, LinkUp, WireEvent
+from gossip.protocol.wire_events import (
+    AddressTried,
+    FramesDropped,
+    FramesReceived,
+    LinkDown,
+    LinkRefused,
+    LinkUp,
+    WireEvent,
+)
 
 MakeNode = Callable[..., LoopbackNode]
 
@@ -618,10 +626,13 @@ def test_an_address_that_cannot_be_told_to_others_is_refused_at_the_start(advert
 
 def test_a_wildcard_is_advertised_as_something_one_can_dial(make_node: MakeNode) -> None:
     for endpoint in ("tcp://0.0.0.0:0", "tcp://[::]:0", "tcp://*:0"):
-        node, other = make_node(listens=False), make_node(listens=False)
+        node = make_node(listens=False)
         node.listen(endpoint)
         assert not node.address.startswith(("0.0.0.0", "[::]"))
-        connect(other, node)
+        for address in node.address.split(","):
+            other = make_node(listens=False)
+            other.dial(node.key, address)
+            poll_until(lambda: other.is_up(node.key), other, node)  # noqa: B023 - within this turn
 
 
 def test_any_thread_can_wake_the_loop_and_a_closed_pipe_does_too(make_node: MakeNode) -> None:
@@ -654,3 +665,70 @@ def test_closing_leaves_no_thread_no_descriptor_and_takes_less_than_a_second() -
     assert held() == before
     a.close()
     a.wake()  # a worker that did not hear of it
+
+
+# Several addresses, and whether they are right
+
+
+@contextlib.contextmanager
+def swallowing_address() -> Iterator[str]:
+    """An address whose SYNs nobody answers, as behind a firewall: its queue of connections is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_seeds_addresses_are_tried_in_turn(make_node: MakeNode) -> None:
+    """One of another network swallows what is sent there, one refuses: the third lets us in, within the join's 4 s."""
+    member, newcomer = make_node(), make_node(is_member=False)
+    with swallowing_address() as silent, running(member):
+        ticket = mint(SWARM_KEY, [(f"{silent},127.0.0.1:1,{member.address}", member.key)], 60, now=time.time())
+        assert join_swarm(newcomer, parse_ticket(ticket.text())).seed == member.key
+
+
+def test_a_dial_that_is_swallowed_is_given_up_when_told(make_node: MakeNode) -> None:
+    """A lost half of the swarm is dialed twice a second: three seconds for each would be six sockets at all times."""
+    node = make_node(listens=False)
+    with swallowing_address() as silent:
+        began = time.monotonic()
+        node.dial(b"k" * 32, silent, connect_s=0.2)
+        poll_until(lambda: node.all(LinkRefused), node)
+    assert [event.code for event in node.all(LinkRefused)] == ["UNREACHABLE"]
+    assert 0.2 <= time.monotonic() - began < 1.5
+
+
+def test_trying_an_address_tells_who_is_there_and_makes_no_link(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the owner of the key can finish the handshake: another node at that address is not the one asked for."""
+    monkeypatch.setattr(dialing, "DIAL_TIMEOUT_S", 1.0)
+    asked, asker = make_node(), make_node()
+    with swallowing_address() as silent, socket.create_server(("127.0.0.1", 0)) as mute:
+        expected = {
+            asker.address: "",
+            "127.0.0.1:1": "UNREACHABLE",
+            silent: "UNREACHABLE",
+            asked.address: "NO_HANDSHAKE",
+            f"127.0.0.1:{mute.getsockname()[1]}": "NO_HANDSHAKE",
+            "no address": "CANNOT_DIAL",
+        }
+        for address in expected:
+            asked.try_address(asker.key, address)
+        poll_until(lambda: len(asked.all(AddressTried)) == len(expected), asked, asker)
+    assert {event.address: event.code for event in asked.all(AddressTried)} == expected
+    assert not asked.all(LinkUp) and not asker.all(LinkUp)
+
+
+def test_a_node_that_advertises_nothing_says_so(make_node: MakeNode) -> None:
+    """It is linked by its own dial only; whoever it dials must not be told to dial back."""
+    member, outbound = make_node(), ZmqTransport(KeyPair.new(), Ledger(), advertise="none")
+    outbound.listen("tcp://127.0.0.1:0")
+    assert outbound.address == ""
+    outbound.become_member(SWARM_KEY, SPEC)
+    outbound.dial(member.key, member.address)
+    poll_until(lambda: member.all(LinkUp), member, outbound)
+    assert [event.address for event in member.all(LinkUp)] == [""]
+    outbound.close()
