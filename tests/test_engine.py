@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -128,7 +129,7 @@ def test_what_could_not_be_sent_is_named() -> None:
 def test_a_tick_leaves_nothing_due() -> None:
     """A deadline left in the past would have the live loop spin at 100 % of a core."""
     bench = Bench(seeds=((PEER, "p:1"),))
-    for _ in range(300):
+    while bench.time < 150.0:  # a minute without a donor, and it leaves
         bench.tick(bench.engine.seconds_to_deadline())
         assert bench.engine.seconds_to_deadline() > 0
 
@@ -211,7 +212,10 @@ def _answers(effect: ev.Effect) -> list[ev.Input]:
         case ev.Apply(peer, header):
             return [ev.Mixed(header.number, 1, 0)]
         case ev.LoadFragment(peer, header):
-            return [ev.FragmentLoaded(header.number)]
+            return [ev.FragmentLoaded(peer, header.number)]
+        case ev.CompareDonors(donors):
+            loss = 0.4 if len(donors) > 1 else math.nan
+            return [ev.DonorsCompared(tuple(ev.DonorLoss(peer, loss, 0.5) for peer in donors), 2.3)]
         case ev.PickBlocks(exchange_id):
             return [ev.OfferReady(exchange_id, b"o")]
         case ev.ReadFragment(peer, index):

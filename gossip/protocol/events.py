@@ -116,9 +116,27 @@ class FragmentReady:
 
 @dataclass(frozen=True, slots=True)
 class FragmentLoaded:
-    """A fragment of somebody's state is now part of ours."""
+    """A fragment of `peer`'s state is now part of ours."""
 
+    peer: bytes
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class DonorLoss:
+    """What one donor's fragments do to a state in the making. Losses need not be finite."""
+
+    peer: bytes
+    loss: float  # where two gave a fragment, with this donor's
+    loss_without: float  # with another's, and where nobody else gave one, the untrained model's
+
+
+@dataclass(frozen=True, slots=True)
+class DonorsCompared:
+    """The state in the making, looked at once with and once without what each donor gave."""
+
+    losses: tuple[DonorLoss, ...]
+    untrained: float  # loss of the model nobody has trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +184,8 @@ class CheckpointFailed:
 
 Input = (
     LinkUp | LinkDown | LinkRefused | AddressTried | MessageReceived | PayloadReceived | Tick | StopRequested
-    | StepsDone | OfferReady | AnswerReady | Mixed | PayloadUnreadable | FragmentReady | FragmentLoaded | Evaluated
-    | TrainingFailed | Traffic | CheckpointSaved | CheckpointFailed
+    | StepsDone | OfferReady | AnswerReady | Mixed | PayloadUnreadable | FragmentReady | FragmentLoaded | DonorsCompared
+    | Evaluated | TrainingFailed | Traffic | CheckpointSaved | CheckpointFailed
 )  # fmt: skip
 
 
@@ -319,6 +337,19 @@ class LoadFragment:
     peer: bytes
     header: Header
     body: bytes
+    keep: bool = False  # beside the state too, for the comparison: another gives the same fragment
+
+
+@dataclass(frozen=True, slots=True)
+class CompareDonors:
+    """Judge what these donors gave, and forget what others did. Answered by DonorsCompared."""
+
+    donors: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DropFragments:
+    """What was loaded is not to be trusted, or not complete: our state is again what it was before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +391,7 @@ class Finish:
 
 Effect = (
     Dial | TryAddress | HangUp | Send | SendPayload | StartTraining | StopTraining | SetProgress | SetLearningRate
-    | SetPeriod | SetBatch | PickBlocks | Respond | Apply | GiveUp | Forget | ReadFragment | LoadFragment | Evaluate
+    | SetPeriod | SetBatch | PickBlocks | Respond | Apply | GiveUp | Forget | ReadFragment | LoadFragment | CompareDonors
+    | DropFragments | Evaluate
     | SaveCheckpoint | MeasureTraffic | Emit | Finish
 )  # fmt: skip

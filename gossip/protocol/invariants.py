@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gossip.errors import InvariantError
 from gossip.protocol.commands import REGISTER_OF
+from gossip.protocol.donating import JOINERS_MAX, SERVING_MAX
 from gossip.protocol.exchange import ANSWERING_MAX, LATE_MAX, OPEN_MAX
-from gossip.protocol.joining import SERVING_MAX
 from gossip.protocol.links import LINKS_MAX
 from gossip.protocol.membership import MEMBERS_KNOWN_MAX, PROBES_MAX
 from gossip.protocol.node import Node
@@ -26,6 +26,7 @@ def check(node: Node) -> None:
         "offers in work are bounded": counts.answering <= ANSWERING_MAX,
         "fragments in work are bounded": node.donor.serving <= SERVING_MAX,
         "the owner's registers are few": node.commands.held <= len(REGISTER_OF),
+        "joiners served at once are bounded": len(node.donor.joiners) <= JOINERS_MAX,
         "progress is a share": 0.0 <= node.progress.fraction <= 1.0,
         "our own incarnation is ours": node.membership.incarnation >= node.settings.incarnation,
     }

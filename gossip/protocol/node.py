@@ -15,9 +15,10 @@ from gossip.protocol import events as ev
 from gossip.protocol import messages as msg
 from gossip.protocol.batching import Batching
 from gossip.protocol.commands import STOPPED, Commands
+from gossip.protocol.donating import Donor
 from gossip.protocol.exchange import Exchanges
-from gossip.protocol.joining import Donor, Joiner
-from gossip.protocol.links import Links
+from gossip.protocol.joining import Joiner
+from gossip.protocol.links import LINKS_MAX, Links
 from gossip.protocol.membership import Membership
 from gossip.protocol.messages import Phase, State
 from gossip.protocol.momentum import momentum_is_wanted
@@ -51,7 +52,8 @@ class Node:
         self.pacing = Pacing(self.exchanges, settings)
         self.batching = Batching(self.membership, settings.batch) if settings.is_batch_free else None
         self.joiner = self._new_joiner(0 if settings.resumed or not settings.seeds else settings.fragments)
-        self.donor = Donor(settings.fragments, settings.incarnation)
+        self.donor = Donor(settings.fragments, settings.incarnation, self.membership, rng)
+        self.links.spared = lambda: [*self.joiner.in_use(), *self.donor.joiners]
         self.progress = Progress(
             self.membership, settings.samples_total, settings.time_s, settings.target_accuracy, settings.plateau
         )
@@ -79,7 +81,8 @@ class Node:
             ),
             ev.Mixed: lambda e, now: self.exchanges.on_mixed(e.exchange_id, e.blocks, e.failed, now, e.momentum_mixed),
             ev.FragmentReady: lambda e, now: self.donor.on_ready(e.peer, e.index, e.body, self._done.steps),
-            ev.FragmentLoaded: self._on_fragment_loaded,
+            ev.FragmentLoaded: lambda e, now: self.joiner.on_loaded(e.peer, e.index, now, self.links.up),
+            ev.DonorsCompared: self._on_donors_compared,
             ev.Evaluated: self._on_evaluated,
             ev.TrainingFailed: lambda e, now: self._finish(f"the loss became {e.loss} at step {e.step}: {ADVICE}", now),
             ev.Traffic: lambda e, now: self.reports.on_traffic(e, self.phase, self._done, now),
@@ -127,9 +130,13 @@ class Node:
     # -- Network -------------------------------------------------------------------------------------
 
     def _on_link_up(self, event: LinkUp, now: float) -> list[ev.Effect]:
-        effects = self.links.on_link_up(event.peer, event.dialed, now)
-        effects += self.membership.on_link_up(event.peer)
-        if not self.joiner.is_done or self.resuming.is_undecided:
+        are_full = len(self.links.up) >= LINKS_MAX
+        effects = self.membership.on_link_up(event.peer)
+        if are_full and self._is_trained:
+            effects += self.donor.point_elsewhere(event.peer)
+        effects += self.links.on_link_up(event.peer, event.dialed, now)
+        effects += self.joiner.on_link_up(event.peer, now, self.links.up)
+        if self.resuming.is_undecided:
             effects.append(ev.Send(event.peer, msg.MembersRequest()))
         return effects + self.commands.on_link_up(event.peer, now)
 
@@ -146,6 +153,7 @@ class Node:
         effects += self.links.on_link_down(event.peer, now, event.reason)
         effects += self.exchanges.on_link_down(event.peer)
         self.commands.on_link_down(event.peer)
+        self.donor.on_link_down(event.peer)
         return effects + self.joiner.on_link_down(event.peer, now, self.links.up)
 
     def _on_message_received(self, event: ev.MessageReceived, now: float) -> list[ev.Effect]:
@@ -178,13 +186,17 @@ class Node:
                 effects = self._on_updates(peer, updates, now) + self.joiner.on_members(now, linked)
                 return effects + self._choose_state(now, heard=True)
             case msg.FragmentRequest(index):
-                return self.donor.on_request(peer, index, self._is_trained, self.pacing.bucket.is_deep_in_debt(now))
+                return self.donor.on_request(
+                    peer, index, self._is_trained, now, self.pacing.bucket.is_deep_in_debt(now)
+                )
             case msg.Command() as command:
                 return self._on_command(peer, command, now)
             case msg.Refusal(msg.PayloadKind.OFFER, number, code):
                 return self.exchanges.on_refusal(peer, number, code)
-            case msg.Refusal(msg.PayloadKind.FRAGMENT, number, code):
-                return self.joiner.on_refusal(peer, number, code, now, linked)
+            case msg.Refusal(msg.PayloadKind.FRAGMENT, number, code, others):
+                effects = self._on_updates(peer, others, now)
+                effects += self.joiner.on_refusal(peer, number, code, others, now, linked)
+                return effects + self.links.seek(self.joiner.sought(now, linked), now)
         return []
 
     def _on_updates(self, peer: bytes, updates: tuple[msg.Update, ...], now: float) -> list[ev.Effect]:
@@ -201,7 +213,7 @@ class Node:
             return effects + self.exchanges.on_offer(peer, header, body, self._is_trained, in_debt)
         if header.kind == msg.PayloadKind.ANSWER:
             return effects + self.exchanges.on_answer(peer, header, body)
-        return effects + self.joiner.on_fragment(peer, header, body)
+        return effects + self.joiner.on_fragment(peer, header, body, now)
 
     def _on_unreadable(self, event: ev.PayloadUnreadable, now: float) -> list[ev.Effect]:
         number, kind = event.header.number, event.header.kind
@@ -210,7 +222,7 @@ class Node:
             return [note, *self.exchanges.on_offer_unreadable(event.peer, number, event.code)]
         if kind == msg.PayloadKind.ANSWER:
             return [note, *self.exchanges.on_unreadable(number, event.code)]
-        return [note, *self.joiner.on_unreadable(number, event.code, now)]
+        return [note, *self.joiner.on_unreadable(event.peer, number, event.code, now)]
 
     # -- Coming back ---------------------------------------------------------------------------------
 
@@ -240,7 +252,8 @@ class Node:
     def _go_on_alone(self, now: float) -> list[ev.Effect]:
         """Whoever was to give us the swarm's state is gone: ours has to do."""
         self.joiner = self._new_joiner(0)
-        return [ev.Emit("state_given_up", {"why": "no donor is left"}), *self._start_training(now, ramp_steps=0)]
+        note = ev.Emit("state_given_up", {"why": "no donor is left"})
+        return [note, ev.DropFragments(), *self._start_training(now, ramp_steps=0)]
 
     # -- Training ------------------------------------------------------------------------------------
 
@@ -253,14 +266,10 @@ class Node:
         self.phase = phase
         self.membership.set_status(phase=phase, step=self._done.steps)
 
-    def _on_fragment_loaded(self, event: ev.FragmentLoaded, now: float) -> list[ev.Effect]:
-        if self.joiner.is_done:
-            return []  # we went on without it
-        effects = self.joiner.on_loaded(event.index, now, self.links.up)
+    def _on_donors_compared(self, event: ev.DonorsCompared, now: float) -> list[ev.Effect]:
+        effects = self.joiner.on_compared(event, now, self.links.up)
         if not self.joiner.is_done:
             return effects
-        donors = {peer.hex()[:8]: count for peer, count in self.joiner.donors.items()}
-        effects.append(ev.Emit("state_received", {"donors": donors}))
         return effects + self._start_training(now, ramp_steps=RAMP_EXCHANGES * self.pacing.decision.every_steps)
 
     def _start_training(self, now: float, ramp_steps: int) -> list[ev.Effect]:
@@ -369,6 +378,7 @@ class Node:
         effects += self.views.on_tick(now, self.links.up)
         effects += self.exchanges.on_tick(now)
         effects += self.joiner.on_tick(now, self.links.up)
+        effects += self.links.seek(self.joiner.sought(now, self.links.up), now)
         if self.phase in (Phase.TRAINING, Phase.PAUSED) and self.progress.is_over:
             effects += self._settle(now)
         if self.settling.exchange_is_due(now):
@@ -378,12 +388,12 @@ class Node:
                 effects += self._exchange(1.0, 0.0, now)
         effects += self._choose_state(now)
         effects += self.saving.on_tick(now, self.notes)
-        is_too_late = self.joiner.is_too_late(self.progress, self.commands.is_stopped)
+        hopeless = self.joiner.why_hopeless(self.progress, now, self.commands.is_stopped)
         if self.settings.resumed and not self.joiner.is_done:
-            if is_too_late or self.resuming.is_left_alone(bool(self.links.up), now):
+            if hopeless or self.resuming.is_left_alone(bool(self.links.up), now):
                 effects += self._go_on_alone(now)
-        elif is_too_late:
-            return effects + self._finish("the run ended before this node had its state", now)
+        elif hopeless:
+            return effects + self._finish(hopeless, now)
         return effects + self.reports.on_tick(now)
 
     def _why_over(self) -> str:

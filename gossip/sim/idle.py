@@ -57,6 +57,7 @@ class IdleWorkers:
         self._exchange_s = 0.0
         self._is_stepping = False
         self._period_began_at = 0.0
+        self._ready_at = 0.0
 
     def submit(self, effect: ev.Effect) -> None:
         match effect:
@@ -82,8 +83,10 @@ class IdleWorkers:
                 self._answer(ev.Mixed(header.number, 1, 0))
             case ev.ReadFragment(peer, index):
                 self._answer(ev.FragmentReady(peer, index, self.FRAGMENT))
-            case ev.LoadFragment(_, header):
-                self._answer(ev.FragmentLoaded(header.number))
+            case ev.LoadFragment(peer, header):
+                self._answer(ev.FragmentLoaded(peer, header.number))
+            case ev.CompareDonors(donors):
+                self._answer(ev.DonorsCompared(tuple(ev.DonorLoss(peer, 0.5, 0.5) for peer in donors), 2.3))
             case ev.SaveCheckpoint(notes):
                 self._disk.steps, self._disk.samples = self._steps, self._samples
                 self._disk.notes = notes
@@ -100,7 +103,9 @@ class IdleWorkers:
         if self._is_stepping:
             wait_s = self._step_s - (self._world.now() - self._period_began_at) % self._step_s
         self._exchange_s += self._pace.exchange_s
-        self._world.after(wait_s + self._pace.exchange_s, lambda: self._deliver(event))
+        # In order, as a thread's mailbox is: between equal times the seed would decide.
+        self._ready_at = max(self._world.now() + wait_s + self._pace.exchange_s, self._ready_at + 1e-9)
+        self._world.after(self._ready_at - self._world.now(), lambda: self._deliver(event))
 
     def _schedule_period(self, life: int) -> None:
         self._period_began_at = self._world.now()

@@ -32,6 +32,7 @@ class InlineWorkers:
         self._steps_reported = 0
         self._exchange_s = 0.0
         self._batch_first = trainer.batch
+        self._ready_at = 0.0
 
     def submit(self, effect: ev.Effect) -> None:
         if isinstance(effect, ev.StartTraining):
@@ -62,13 +63,18 @@ class InlineWorkers:
         for stage in self._work.chain(effect):
             value = stage.work(value)
             if ends_here(value):
-                self._world.after(self._pace.exchange_s, partial(self._deliver, value))
+                self._answer(value)
                 return
 
     @property
     def _step_s(self) -> float:
         """A step's duration is modelled for the batch the trainer began with."""
         return self._pace.step_s * self._trainer.batch / self._batch_first
+
+    def _answer(self, value: ev.Input) -> None:
+        # In order, as a thread's mailbox is: between equal times the seed would decide.
+        self._ready_at = max(self._world.now() + self._pace.exchange_s, self._ready_at + 1e-9)
+        self._world.after(self._ready_at - self._world.now(), partial(self._deliver, value))
 
     def _schedule_step(self, life: int) -> None:
         self._world.after(self._step_s, lambda: self._step(life))

@@ -23,12 +23,17 @@ from gossip.data.store import Dataset
 from gossip.errors import DataError, InvariantError
 from gossip.kernels.exchange import BLOCK
 from gossip.models.model import Evaluation, Model
+from gossip.protocol.events import DonorLoss, DonorsCompared
 from gossip.spec import TrainSpec
 from gossip.training.mixer import Mixer, MixStatistics
+from gossip.training.patchwork import Patchwork
 from gossip.training.schedule import learning_rate_at, scale_of_batch
 
 PROBE_SAMPLES = 1_000  # held-out samples of a look during training: about 20 ms for the MNIST MLP
 BATCH_AUTO_MAX = 256  # what the sampler sets aside for where the batch follows the node's speed
+# Of those, when donors are compared: every class is among them whichever shard a newcomer holds, and its own shard,
+# of a few classes perhaps, would judge by what it holds. What is chosen by held-out samples is to refuse nonsense.
+COMPARE_SAMPLES = 250
 SLICE_SAMPLES = 100  # per evaluate call of a full evaluation: how soon it can be broken off
 
 
@@ -82,6 +87,9 @@ class Trainer:
         self._order_seed = order_seed
         self.learning_rate = spec.learning_rate  # the schedule's peak; the owner may change it
         self._spec = spec
+        self._seed = seed
+        self._patchwork: Patchwork | None = Patchwork(self.mixer.n_blocks)  # None: fragments are no longer taken
+        self._before: TrainerState | None = None  # our own state, while a newer one is being loaded over it
         self._dataset = dataset
         self._offered: dict[int, _Offered] = {}
         stride = max(1, len(dataset.test_labels) // PROBE_SAMPLES)
@@ -96,7 +104,11 @@ class Trainer:
     # -- Training ------------------------------------------------------------------------------------
 
     def begin(self, ramp_steps: int) -> None:
-        """Let the rate ramp up over this many steps from here on; 0 leaves it as it is."""
+        """Let the rate ramp up over this many steps from here on; 0 leaves it as it is.
+
+        x is ours from here on, whoever gave it.
+        """
+        self._patchwork = self._before = None
         if ramp_steps:
             self._ramp_from, self._ramp_steps = self.steps, ramp_steps
 
@@ -191,9 +203,53 @@ class Trainer:
         """Part of our state for a joiner; None while it holds a number that is not finite."""
         return self.mixer.fragment(self.x, self.momentum, index)
 
-    def load_fragment(self, fragment: Fragment) -> None:
-        """Take over a donor's part of the state."""
+    def load_fragment(self, index: int, peer: bytes, fragment: Fragment, keep: bool) -> None:
+        """Take over a donor's part of the state. keep: hold it beside x too, to be compared with another's."""
+        if self._patchwork is None:
+            return  # it was on its way here when we went on without
+        if self.steps and self._before is None:
+            self._before = self.state()
         self.mixer.load_fragment(self.x, self.momentum, fragment)
+        self._patchwork.note(index, peer, fragment, keep)
+
+    def drop_fragments(self) -> None:
+        """Be as before the first was loaded, and take no more."""
+        if self._before is not None:
+            self.restore(self._before)
+        self._patchwork = self._before = None
+
+    def compare_donors(self, donors: tuple[bytes, ...]) -> DonorsCompared:
+        """Look at the state with and without what each of them gave; what anybody else gave is forgotten.
+
+        Of what two gave x has the better one's afterwards.
+        """
+        patchwork = self._patchwork
+        if patchwork is None:
+            raise InvariantError("donors are compared while no fragments are taken")
+        patchwork.keep_only(donors)
+        self._load(*(fragment for peer in donors for fragment in patchwork.audited_of(peer)))
+        untrained = np.zeros_like(self.x)
+        untrained[: self.model.dim] = self.model.init(self._seed)
+        variant = self.gradient  # nobody steps yet: no memory of its own
+        losses = []
+        for peer in donors:
+            variant[:] = self.x
+            patchwork.write_with(peer, variant)
+            loss = self._comparable_loss(variant)
+            variant[:] = self.x
+            patchwork.write_without(peer, variant, untrained)
+            losses.append(DonorLoss(peer, loss, self._comparable_loss(variant)))
+        best = min(losses, key=lambda entry: entry.loss if math.isfinite(entry.loss) else math.inf)
+        self._load(*patchwork.audited_of(best.peer))
+        return DonorsCompared(tuple(losses), self._comparable_loss(untrained))
+
+    def _load(self, *fragments: Fragment) -> None:
+        for fragment in fragments:
+            self.mixer.load_fragment(self.x, self.momentum, fragment)
+
+    def _comparable_loss(self, x: NDArray[np.float32]) -> float:
+        stride = max(1, len(self._probe_labels) // COMPARE_SAMPLES)
+        return float(self.model.evaluate(x, self._probe_images[::stride], self._probe_labels[::stride]).loss)
 
     def state(self, into: TrainerState | None = None) -> TrainerState:
         """A copy of everything a checkpoint needs; into the arrays of `into`, an earlier copy, where there is one."""
@@ -204,8 +260,8 @@ class Trainer:
         return TrainerState(copies, self._counters())
 
     def state_in_place(self) -> TrainerState:
-        """The same without copies, for whoever saves it before the next step."""
-        return TrainerState(self._arrays(), self._counters())
+        """The same without copies, for whoever saves it before the next step. What is half loaded is not saved."""
+        return self._before or TrainerState(self._arrays(), self._counters())
 
     def restore(self, state: TrainerState) -> None:
         """Go on where `state` was taken, on the same shard in the same order. Raises DataError where it is another's.

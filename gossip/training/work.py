@@ -65,6 +65,8 @@ class Work:
             ev.Forget: lambda e: [self._on_trainer(lambda: trainer.forget(e.exchange_id))],
             ev.ReadFragment: self._read_fragment,
             ev.LoadFragment: self._load_fragment,
+            ev.DropFragments: lambda e: [self._on_trainer(trainer.drop_fragments)],
+            ev.CompareDonors: lambda e: [Stage(Where.TRAINER, lambda _: trainer.compare_donors(e.donors))],
             ev.SetProgress: lambda e: [self._on_trainer(lambda: setattr(trainer, "progress", e.progress))],
             ev.SetLearningRate: lambda e: [self._on_trainer(lambda: setattr(trainer, "learning_rate", e.peak))],
             ev.SetBatch: lambda e: [self._on_trainer(lambda: setattr(trainer, "batch", e.batch))],
@@ -136,8 +138,8 @@ class Work:
         index = effect.header.number
 
         def load(fragment: Fragment) -> ev.FragmentLoaded:
-            self._trainer.load_fragment(fragment)
-            return ev.FragmentLoaded(index)
+            self._trainer.load_fragment(index, effect.peer, fragment, effect.keep)
+            return ev.FragmentLoaded(effect.peer, index)
 
         decode = self._decode(effect, lambda: decode_fragment(effect.body, self._n_blocks, index))
         return [decode, Stage(Where.TRAINER, load)]
@@ -206,5 +208,5 @@ def ends_here(value: Any) -> bool:
     return isinstance(
         value,
         ev.OfferReady | ev.AnswerReady | ev.Mixed | ev.PayloadUnreadable | ev.FragmentReady | ev.FragmentLoaded
-        | ev.Evaluated | ev.CheckpointSaved | ev.CheckpointFailed,
+        | ev.DonorsCompared | ev.Evaluated | ev.CheckpointSaved | ev.CheckpointFailed,
     )  # fmt: skip

@@ -47,8 +47,10 @@ def test_a_joiner_trains_once_its_state_is_complete() -> None:
     for index in (0, 1):
         me.handle(ev.PayloadReceived(A, Header(PayloadKind.FRAGMENT, 0, index, 9), b"x"), 0.2)
         assert me.phase == Phase.JOINING
-        effects = me.handle(ev.FragmentLoaded(index), 0.2)
-    assert me.phase == Phase.TRAINING and names(effects)[0] == "state_received"
+        effects = me.handle(ev.FragmentLoaded(A, index), 0.2)
+    assert of(effects, ev.CompareDonors) == [ev.CompareDonors((A,))] and me.phase == Phase.JOINING
+    effects = me.handle(ev.DonorsCompared((ev.DonorLoss(A, 0.4, 2.3),), 2.3), 0.3)
+    assert me.phase == Phase.TRAINING and names(effects)[:2] == ["donors_compared", "state_received"]
     assert of(effects, ev.SetProgress) == [ev.SetProgress(0.5)] and of(effects, ev.StartTraining)[0].ramp_steps > 0
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from gossip.protocol import events as ev
+from gossip.protocol.joining import AUDITED
 from gossip.protocol.messages import Phase, State
 from gossip.sim.idle import IdleWorkers, Pace
 from gossip.sim.network import NetworkModel
@@ -231,7 +232,7 @@ def test_a_joiner_survives_the_death_of_a_donor() -> None:
     victim = next(iter(joiner.node.joiner.donors))
     swarm.kill(next(node.name for node in swarm.alive() if node.key == victim))
     assert swarm.run(8, lambda: joiner.node.phase == Phase.TRAINING), story(swarm)
-    assert sum(joiner.node.joiner.donors.values()) == 300
+    assert sum(joiner.node.joiner.donors.values()) == 300 + AUDITED
     assert joiner.said("fragment_lost") and len(joiner.said("state_received")[0]["donors"]) >= 2
 
 
