@@ -391,7 +391,6 @@ class Finish:
 
 Effect = (
     Dial | TryAddress | HangUp | Send | SendPayload | StartTraining | StopTraining | SetProgress | SetLearningRate
-    | SetPeriod | SetBatch | PickBlocks | Respond | Apply | GiveUp | Forget | ReadFragment | LoadFragment | CompareDonors
-    | DropFragments | Evaluate
-    | SaveCheckpoint | MeasureTraffic | Emit | Finish
+    | SetPeriod | SetBatch | PickBlocks | Respond | Apply | GiveUp | Forget | ReadFragment | LoadFragment
+    | CompareDonors | DropFragments | Evaluate | SaveCheckpoint | MeasureTraffic | Emit | Finish
 )  # fmt: skip

@@ -51,7 +51,8 @@ class Node:
         self.exchanges = Exchanges(settings.incarnation, first_id=rng.getrandbits(31))
         self.pacing = Pacing(self.exchanges, settings)
         self.batching = Batching(self.membership, settings.batch) if settings.is_batch_free else None
-        self.joiner = self._new_joiner(0 if settings.resumed or not settings.seeds else settings.fragments)
+        is_new = bool(settings.seeds) and not settings.resumed
+        self.joiner = Joiner(settings.fragments if is_new else 0, self.membership, rng)
         self.donor = Donor(settings.fragments, settings.incarnation, self.membership, rng)
         self.links.spared = lambda: [*self.joiner.in_use(), *self.donor.joiners]
         self.progress = Progress(
@@ -130,14 +131,12 @@ class Node:
     # -- Network -------------------------------------------------------------------------------------
 
     def _on_link_up(self, event: LinkUp, now: float) -> list[ev.Effect]:
-        are_full = len(self.links.up) >= LINKS_MAX
         effects = self.membership.on_link_up(event.peer)
-        if are_full and self._is_trained:
+        if len(self.links.up) >= LINKS_MAX and self._is_trained:
             effects += self.donor.point_elsewhere(event.peer)
         effects += self.links.on_link_up(event.peer, event.dialed, now)
         effects += self.joiner.on_link_up(event.peer, now, self.links.up)
-        if self.resuming.is_undecided:
-            effects.append(ev.Send(event.peer, msg.MembersRequest()))
+        effects += [ev.Send(event.peer, msg.MembersRequest())] * self.resuming.is_undecided
         return effects + self.commands.on_link_up(event.peer, now)
 
     def _on_link_refused(self, event: LinkRefused, now: float) -> list[ev.Effect]:
@@ -186,9 +185,8 @@ class Node:
                 effects = self._on_updates(peer, updates, now) + self.joiner.on_members(now, linked)
                 return effects + self._choose_state(now, heard=True)
             case msg.FragmentRequest(index):
-                return self.donor.on_request(
-                    peer, index, self._is_trained, now, self.pacing.bucket.is_deep_in_debt(now)
-                )
+                in_debt = self.pacing.bucket.is_deep_in_debt(now)
+                return self.donor.on_request(peer, index, self._is_trained, now, in_debt)
             case msg.Command() as command:
                 return self._on_command(peer, command, now)
             case msg.Refusal(msg.PayloadKind.OFFER, number, code):
@@ -226,9 +224,6 @@ class Node:
 
     # -- Coming back ---------------------------------------------------------------------------------
 
-    def _new_joiner(self, fragments: int) -> Joiner:
-        return Joiner(fragments, self.membership, self._rng)
-
     def _restored(self, resumed: Resumed) -> ev.StepsDone:
         """Where we were: counts only ever grow, also across restarts."""
         if resumed.notes:
@@ -245,15 +240,15 @@ class Node:
             case Choice.OWN:
                 return self._start_training(now, ramp_steps=0)
             case Choice.SWARM:
-                self.joiner = self._new_joiner(self.settings.fragments)
+                self.joiner = Joiner(self.settings.fragments, self.membership, self._rng)
                 note = ev.Emit("far_behind", {"step": self._done.steps, "progress": round(self.progress.fraction, 4)})
                 return [note, *self.joiner.on_members(now, self.links.up)]
 
     def _go_on_alone(self, now: float) -> list[ev.Effect]:
         """Whoever was to give us the swarm's state is gone: ours has to do."""
-        self.joiner = self._new_joiner(0)
-        note = ev.Emit("state_given_up", {"why": "no donor is left"})
-        return [note, ev.DropFragments(), *self._start_training(now, ramp_steps=0)]
+        self.joiner = Joiner(0, self.membership, self._rng)
+        effects: list[ev.Effect] = [ev.Emit("state_given_up", {"why": "no donor is left"}), ev.DropFragments()]
+        return effects + self._start_training(now, ramp_steps=0)
 
     # -- Training ------------------------------------------------------------------------------------
 
@@ -267,10 +262,8 @@ class Node:
         self.membership.set_status(phase=phase, step=self._done.steps)
 
     def _on_donors_compared(self, event: ev.DonorsCompared, now: float) -> list[ev.Effect]:
-        effects = self.joiner.on_compared(event, now, self.links.up)
-        if not self.joiner.is_done:
-            return effects
-        return effects + self._start_training(now, ramp_steps=RAMP_EXCHANGES * self.pacing.decision.every_steps)
+        effects, ramp = self.joiner.on_compared(event, now, self.links.up), self.pacing.decision.every_steps
+        return effects + (self._start_training(now, RAMP_EXCHANGES * ramp) if self.joiner.is_done else [])
 
     def _start_training(self, now: float, ramp_steps: int) -> list[ev.Effect]:
         """We hold a state of the swarm: step, unless its owner wants otherwise."""
@@ -389,9 +382,9 @@ class Node:
         effects += self._choose_state(now)
         effects += self.saving.on_tick(now, self.notes)
         hopeless = self.joiner.why_hopeless(self.progress, now, self.commands.is_stopped)
-        if self.settings.resumed and not self.joiner.is_done:
-            if hopeless or self.resuming.is_left_alone(bool(self.links.up), now):
-                effects += self._go_on_alone(now)
+        is_back = self.settings.resumed and not self.joiner.is_done
+        if is_back and (hopeless or self.resuming.is_left_alone(bool(self.links.up), now)):
+            effects += self._go_on_alone(now)
         elif hopeless:
             return effects + self._finish(hopeless, now)
         return effects + self.reports.on_tick(now)
