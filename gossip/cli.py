@@ -21,8 +21,8 @@ run_dir = click.option("--run-dir", type=click.Path(path_type=Path), help="Where
 NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 
-def _node_name(context: click.Context, option: click.Parameter, name: str) -> str:
-    if not NODE_NAME.fullmatch(name):
+def _node_name(context: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    if name is not None and not NODE_NAME.fullmatch(name):
         raise click.BadParameter(f"{name!r}: expected 1 to 32 letters, digits, '.', '_' or '-'")
     return name
 
@@ -58,7 +58,8 @@ def cli() -> None:
 )
 @click.option("--shard", type=click.IntRange(min=0), help="Which shard to train on.  [from the node's key]")
 @click.option("--key", "key_file", type=click.Path(path_type=Path), help="Keep this node's identity in a file.")
-@click.option("--name", default="node", callback=_node_name, help="The node's name in events and pictures.")
+@click.option("--name", callback=_node_name, help="The node's name in events and pictures.  [node]")
+@click.option("--fresh", is_flag=True, help="Begin a new run, also where there is one to go on with.")
 @data_dir
 @upload
 @run_dir
@@ -71,7 +72,8 @@ def node(
     advertise: str,
     shard: int | None,
     key_file: Path | None,
-    name: str,
+    name: str | None,
+    fresh: bool,
     data_dir: str,
     upload: str,
     run_dir: Path | None,
@@ -80,7 +82,8 @@ def node(
 ) -> None:
     """Start a node: the first of a swarm with SPEC, a further one with --join TICKET.
 
-    Prints one line to paste on another machine: gossip node --join TICKET.
+    A run that was interrupted goes on where it stood: the newest one of SPEC or of the ticket's swarm under runs/,
+    or the one that --run-dir names. Prints one line to paste on another machine: gossip node --join TICKET.
     """
     from gossip.console import FollowedConsole, NodeConsole
     from gossip.live.node import NodeOptions, run_node
@@ -88,10 +91,9 @@ def node(
 
     experiment = load(spec) if spec else None
     if experiment is not None:
-        listen = listen or (None if ticket else experiment.node.listen)
         advertise = advertise or experiment.node.advertise
     options = NodeOptions(
-        listen=listen or ("tcp://0.0.0.0:0" if ticket else "tcp://0.0.0.0:7700"),
+        listen=listen or "",
         advertise=advertise,
         ticket=ticket,
         shard=shard,
@@ -99,7 +101,8 @@ def node(
         upload=upload,
         key_file=key_file,
         run_dir=run_dir,
-        name=name,
+        name=name or "",
+        fresh=fresh,
         follow=follow,
     )
     with FollowedConsole() if follow else NodeConsole() as console:

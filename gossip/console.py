@@ -282,6 +282,12 @@ def command_note(event: Event) -> str:
     return f"the owner says: {event.get('name', 'something')} {event.get('value', '')}".rstrip()
 
 
+# What a person should know of, also of nodes a launcher has started.
+TROUBLES: dict[str, Callable[[Event], str]] = {
+    "checkpoint_refused": lambda e: _with(e, "a checkpoint is of no use, the one before is taken"),
+    "checkpoint_failed": lambda e: _with(e, "no checkpoint could be written, training goes on and the last one stays"),
+    "backup_failed": lambda e: _with(e, "no backup could be made, training goes on"),
+}
 # A field may be missing, or come from another version: a line for a person is no reason to stop a node.
 NODE_NOTES: dict[str, Callable[[Event], str]] = {
     "started": lambda e: f"{e.get('key', 'it')} listens at {e.get('address') or '-'}, shard {e.get('shard', '-')}",
@@ -307,6 +313,8 @@ NODE_NOTES: dict[str, Callable[[Event], str]] = {
     ),
     "reachability": lambda e: e.get("advice", "it is being found out whether others can reach this node"),
     "same_key_elsewhere": lambda e: _with(e, f"{_peer(e)} keeps coming from two places", "advice"),
+    "far_behind": lambda e: "the swarm is far ahead: taking its state",
+    **TROUBLES,
     "leaving": lambda e: _with(e, "leaving"),
     "finished": lambda e: f"accuracy {e.get('accuracy', 0.0):.2%} on {e.get('looked_at', 0):,} held-out samples",
 }

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gossip.console import SwarmConsole, command_note
+from gossip.console import TROUBLES, SwarmConsole, command_note
 from gossip.errors import GossipError
 from gossip.observe import Event, parse_event
 from gossip.owner import OwnerKey
@@ -247,6 +247,8 @@ class Launcher:
             case "command" if event["sequence"] > self._command:
                 self._command = event["sequence"]
                 self.console.note(command_note(event))
+            case name if name in TROUBLES:
+                self.console.note(f"{child.name}: {TROUBLES[name](event)}")
             case "evaluated":
                 child.looks.append(event)
             case "training":

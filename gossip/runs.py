@@ -6,9 +6,11 @@ model.safetensors, accuracy.svg. Knows files; does not know sockets or processes
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import subprocess
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from gossip import __version__
+from gossip.checkpoint import Checkpoints
 from gossip.data.recipes import find_recipe
 from gossip.errors import SpecError
 from gossip.observe import write_atomically
@@ -63,11 +66,34 @@ class RunFolder:
         return self.path / "events.jsonl"
 
     def open_events(self) -> TextIO:
-        """events.jsonl, to append to. Raises SpecError."""
+        """events.jsonl, to append to, on a line of its own: a killed process may have left half a one.
+
+        Raises SpecError.
+        """
         try:
-            return self.events.open("a", encoding="utf-8")
+            events = self.events.open("a", encoding="utf-8")
+            if events.tell():
+                with self.events.open("rb") as before:
+                    before.seek(-1, os.SEEK_END)
+                    events.write("" if before.read() == b"\n" else "\n")
+            return events
         except OSError as error:
             raise SpecError(f"{self.events}: cannot be written ({error.strerror}); choose another folder") from error
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.path / "checkpoints")
+
+    @property
+    def node_key(self) -> Path:
+        """Who the node is: its CURVE secret key. Only where it was not given one of its own."""
+        return self.path / "node.key"
+
+    @property
+    def is_finished(self) -> bool:
+        """Has its node come to the end of the run? Raises SpecError."""
+        result = self.notes().get("result")
+        return isinstance(result, dict) and result.get("outcome") == "finished"
 
     @property
     def owner_key(self) -> Path:
@@ -96,6 +122,16 @@ class RunFolder:
             return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise SpecError(f"{self.path}/run.json: cannot be read ({error})") from error
+
+    def clear_if_half_made(self) -> None:
+        """Remove what a process left that was killed while it made this folder: nothing has happened in it.
+
+        Only for whoever holds the lock. Raises SpecError.
+        """
+        began = any((self.path / name).exists() for name in ("events.jsonl", "swarm.json", "checkpoints"))
+        if (self.path / "run.json").exists() and not began and "result" not in self.notes():
+            for name in ("run.json", "spec.toml", "recipe.toml", "owner.key"):
+                (self.path / name).unlink(missing_ok=True)
 
     def note(self, **facts: Any) -> None:
         """Add facts to run.json."""
@@ -138,6 +174,27 @@ class RunFolder:
             raise SpecError(
                 f"{self.path / name}: cannot be written ({error.strerror}); make room or choose another folder"
             ) from error
+
+
+class RunLock:
+    """One process per run folder: held while it lives, released by the kernel however it ends."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @classmethod
+    def take(cls, folder: Path) -> RunLock:
+        """Raises BlockingIOError where another process holds it, OSError where it cannot be made."""
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
+        return cls(fd)
+
+    def release(self) -> None:
+        os.close(self._fd)
 
 
 def _claim(path: Path) -> Path:

@@ -7,91 +7,99 @@ answers go into the engine, the engine's effects go out through its ports.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import queue
 import random
 import secrets
-import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, TextIO
 
-from gossip import spec, wire
+from gossip import wire
 from gossip.addresses import NONE
+from gossip.checkpoint import Checkpoint
 from gossip.codec.body import Encoded
 from gossip.data.partition import shard_of_key
 from gossip.data.store import load_dataset
 from gossip.engine import Engine
-from gossip.errors import GossipError, NetworkError, SpecError
+from gossip.errors import GossipError, SpecError
 from gossip.ledger import Ledger
-from gossip.live.join import join_swarm
-from gossip.live.security import KeyPair, Welcome, load_or_create_keys
-from gossip.live.tickets import SEEDS_MAX, mint, parse_ticket, swarm_id
+from gossip.live.entering import (
+    Entry,
+    NodeOptions,
+    as_before,
+    enter,
+    enter_again,
+    listen,
+    listens_at,
+    move_in,
+    to_remember,
+)
+from gossip.live.home import Addresses, find_home, new_keys
+from gossip.live.stopping import StopButton, on_standard_input
+from gossip.live.tickets import SEEDS_MAX, mint, parse_ticket
 from gossip.live.transport import ZmqTransport
 from gossip.live.workers import LiveWorkers
 from gossip.models.model import Model, build_model
 from gossip.observe import Console, EventLog
-from gossip.owner import OwnerKey, SwarmName, verifier
+from gossip.owner import verifier
 from gossip.protocol import events as ev
 from gossip.protocol.node import Node, NodeSettings
+from gossip.protocol.resuming import Resumed
 from gossip.runs import RunFolder
 from gossip.spec import Experiment
-from gossip.swarmfile import Door, SwarmFile, write_swarm_file
 from gossip.training import mixer
-from gossip.training.trainer import Trainer
+from gossip.training.trainer import Trainer, TrainerState
 from gossip.training.work import Work
 from gossip.units import bytes_per_s_of
 
 LAST_LOOK_S = 0.5  # a node that was told to stop evaluates for this long at most
 REST_S = 1.0  # and waits this long for a step in hand: a large batch must not hold up Ctrl-C
-SHOW_CURSOR = b"\x1b[?25h"  # the live table hid it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeOptions:
-    """What the command line decides for this one node."""
-
-    listen: str
-    advertise: str = ""
-    ticket: str = ""  # "" starts a new swarm
-    shard: int | None = None
-    data_dir: str = ""
-    upload: str = ""
-    key_file: Path | None = None
-    run_dir: Path | None = None
-    name: str = "node"
-    follow: bool = False  # the end of standard input ends the node
 
 
 def run_node(experiment: Experiment | None, options: NodeOptions, console: Console) -> dict[str, Any]:
     """Run a node to the end of its run and return its result. Raises GossipError, one line.
 
-    experiment: None takes the swarm's own, which needs a ticket.
+    experiment: None takes the swarm's own, with a ticket, or that of the run to go on with.
     """
     ledger = Ledger()
-    keys = load_or_create_keys(options.key_file) if options.key_file else KeyPair.new()
-    advertise = NONE if options.listen == NONE else options.advertise
-    transport = ZmqTransport(keys, ledger, advertise=advertise, kind_of=wire.kind_of_frames)
+    ticket = parse_ticket(options.ticket) if options.ticket else None
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(_StopButton())
+        stop = stack.enter_context(StopButton())
+        home = find_home(experiment, ticket, run_dir=options.run_dir, key_file=options.key_file, fresh=options.fresh)
+        stack.callback(home.leave)
+        past = home.past
+        if past is not None:
+            console.say(past.story())
+            experiment, options = past.experiment, as_before(options, past)
+        keys = past.keys if past else new_keys(options.key_file, options.run_dir)
+        endpoint = listens_at(options, experiment)
+        advertise = NONE if endpoint == NONE else options.advertise
+        transport = ZmqTransport(keys, ledger, advertise=advertise, kind_of=wire.kind_of_frames)
         try:
             if options.follow:
-                transport.watch(sys.stdin.fileno(), lambda: _on_standard_input(stop))
-            if options.listen != NONE:
-                transport.listen(options.listen)
-            entry = _enter(transport, experiment, options.ticket)
-            run = RunFolder.create(entry.experiment, options.run_dir)
-            if entry.owner_key is not None:
-                entry.owner_key.save(run.owner_key)
-            _remember(run, entry, transport)
+                transport.watch(sys.stdin.fileno(), lambda: on_standard_input(stop))
+            if past is not None:
+                addresses = Addresses(past.run, past.swarm_now(ticket))
+            listen(transport, endpoint, was_here=past is not None)
+            entry = enter_again(transport, past, ticket) if past else enter(transport, experiment, ticket)
+            if past is None:
+                run = RunFolder.create(entry.experiment, options.run_dir)
+                home.move_in(run)
+                if entry.owner_key is not None:
+                    entry.owner_key.save(run.owner_key)
+                addresses = move_in(run, entry, keys, options)
+            else:
+                run = past.run
+            options = replace(options, name=options.name or "node")
+            run.note(node=to_remember(options, transport.endpoint))
             events = run.open_events()
             stack.callback(_close, events)
             observe = EventLog(events, options.name, time.time, console)
-            node = _LiveNode(entry, options, transport, ledger, run, observe, console, stop)
+            node = _LiveNode(entry, options, transport, ledger, run, addresses, observe, console, stop)
             node.run()
         finally:
             transport.close()  # lets the goodbyes out
@@ -101,94 +109,40 @@ def run_node(experiment: Experiment | None, options: NodeOptions, console: Conso
     return result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
-    """What a node holds once it is in a swarm."""
-
-    experiment: Experiment
-    swarm_key: bytes
-    seeds: tuple[tuple[str, bytes], ...]  # (HOST:PORT, public key) of those who let us in; none: we are the first
-    owner_key: OwnerKey | None = None  # where we founded a swarm whose spec names no owner
-
-    @property
-    def swarm(self) -> SwarmName:
-        return SwarmName(self.experiment.hash, swarm_id(self.swarm_key))
-
-
-def _enter(transport: ZmqTransport, experiment: Experiment | None, ticket_text: str) -> _Entry:
-    """Join the ticket's swarm, or begin our own."""
-    if ticket_text:
-        ticket = parse_ticket(ticket_text)
-        welcome = join_swarm(transport, ticket, spec=experiment.canonical() if experiment else b"")
-        experiment = _the_swarms(experiment, welcome)
-        return _Entry(experiment=experiment, swarm_key=welcome.swarm_key, seeds=ticket.seeds)
-    if experiment is None:
-        raise SpecError("expected an experiment file, or --join TICKET to take the swarm's")
-    if not transport.address:
-        raise NetworkError("a node that nobody can dial cannot begin a swarm: let it --join TICKET, or listen")
-    swarm_key = secrets.token_bytes(32)
-    owner_key = None if experiment.owner else OwnerKey.new()
-    if owner_key is not None:
-        experiment = experiment.owned_by(owner_key.public)
-    transport.become_member(swarm_key, experiment.canonical())
-    return _Entry(experiment=experiment, swarm_key=swarm_key, seeds=(), owner_key=owner_key)
-
-
-def _remember(run: RunFolder, entry: _Entry, transport: ZmqTransport) -> None:
-    """What lets this machine talk to the swarm later on. Raises SpecError."""
-    content = SwarmFile(
-        swarm_id=swarm_id(entry.swarm_key).hex(), swarm_key=entry.swarm_key.hex(),
-        spec_hash=entry.experiment.hash.hex(), key=transport.key.hex(), address=transport.address,
-        seeds=tuple(Door(address, key.hex()) for address, key in entry.seeds),
-    )  # fmt: skip
-    try:
-        write_swarm_file(run.path, content)
-    except OSError as error:
-        raise SpecError(f"{run.path}: cannot be written ({error.strerror}); make room or choose another") from error
-
-
-def _the_swarms(brought: Experiment | None, welcome: Welcome) -> Experiment:
-    """The experiment we were let in with. Of a file we brought [node] stays. Raises NetworkError, SpecError."""
-    if brought is not None and not welcome.spec:
-        return brought
-    swarms = spec.from_canonical(welcome.spec)
-    if brought is None:
-        return swarms
-    owned = brought.owned_by(swarms.owner)
-    if owned.hash != swarms.hash or brought.owner:
-        raise NetworkError(
-            f"could not join: BAD_SPEC, the swarm sent experiment {swarms.hash.hex()} and not the one we brought; "
-            "join without a spec to take it"
-        )
-    return owned
-
-
 class _LiveNode:
     """A node that has entered its swarm."""
 
     def __init__(
         self,
-        entry: _Entry,
+        entry: Entry,
         options: NodeOptions,
         transport: ZmqTransport,
         ledger: Ledger,
         run: RunFolder,
+        addresses: Addresses,
         observe: EventLog,
         console: Console,
-        stop: _StopButton,
+        stop: StopButton,
     ) -> None:
         self.entry, self.experiment, self.options = entry, entry.experiment, options
-        self.transport, self.ledger, self.folder = transport, ledger, run
+        self.transport, self.ledger, self.folder, self.addresses = transport, ledger, run, addresses
         self.observe, self.console, self.stop = observe, console, stop
         self.inbox: queue.SimpleQueue[ev.Input] = queue.SimpleQueue()
 
     def run(self) -> None:
         """From its first words to its goodbye."""
         key, shard = self.transport.key.hex()[:8], self._shard()
-        self.observe("started", {"key": key, "address": self.transport.address, "shard": shard, "pid": os.getpid()})
+        started = {"key": key, "address": self.transport.address, "shard": shard, "pid": os.getpid()}
+        self.observe("started", started | {"incarnation": self.entry.incarnation})
+        self.checkpoints = self.folder.checkpoints
+        self.checkpoints.sweep()
         self.model, self.trainer = self._prepare(shard)
+        self.resumed = self._restore(shard) if self.entry.was_here else None
         self.workers = LiveWorkers(
-            self.trainer, Work(self.trainer, self._on_encoded), self.experiment.exchange.every_steps_first, self._post
+            self.trainer,
+            Work(self.trainer, self._on_encoded, lambda state, notes: self._save(shard, state, notes)),
+            self.experiment.exchange.every_steps_first,
+            self._post,
         )
         self.engine = self._engine()
         self.stop.arm(self.transport.wake)
@@ -229,6 +183,32 @@ class _LiveNode:
         self.observe("prepared", {"parameters": model.dim, "train_samples": len(indices)})
         return model, trainer
 
+    def _restore(self, shard: int) -> Resumed:
+        """Go on where the newest good checkpoint stands. Raises GossipError where all of them are bad."""
+
+        def accept(checkpoint: Checkpoint) -> None:
+            notes = checkpoint.notes
+            if (notes.get("spec"), notes.get("shard")) != (self.experiment.hash.hex(), shard):
+                raise SpecError("of another experiment, or another shard")
+            self.trainer.restore(TrainerState(checkpoint.arrays, notes.get("trainer", {})))
+
+        checkpoint, wrong = self.checkpoints.load(accept)
+        for why in wrong:
+            self.observe("checkpoint_refused", {"why": why})
+        if checkpoint is None:
+            return Resumed()
+        self.checkpoints.set_aside(newer_than=checkpoint.step)
+        notes = checkpoint.notes["node"]
+        self.ledger.restore(notes["ledger"])
+        fields = {"step": self.trainer.steps, "samples": self.trainer.samples, "file": checkpoint.path.name}
+        self.observe("restored", fields)
+        return Resumed(steps=self.trainer.steps, samples=self.trainer.samples, notes=notes)
+
+    def _save(self, shard: int, state: TrainerState, notes: dict[str, Any]) -> int:
+        """On the saver's thread, or, at the end, on ours. Raises OSError."""
+        noted = {"spec": self.experiment.hash.hex(), "shard": shard, "trainer": state.counters, "node": notes}
+        return self.checkpoints.save(state.counters["steps"], state.arrays, noted).stat().st_size
+
     def _engine(self) -> Engine:
         experiment = self.experiment
         settings = NodeSettings(
@@ -242,6 +222,9 @@ class _LiveNode:
             plateau=experiment.train.plateau,
             every_steps=experiment.exchange.every_steps_first,
             blocks=experiment.exchange.blocks_first,
+            incarnation=self.entry.incarnation,
+            checkpoint_every_s=experiment.node.checkpoint_every_s,
+            resumed=self.resumed,
             average_momentum=experiment.exchange.momentum,
             momentum=experiment.train.momentum,
             is_every_free=experiment.exchange.every_steps == "auto",
@@ -280,6 +263,8 @@ class _LiveNode:
             if self.stop.reason is not None:
                 self.engine.handle(ev.StopRequested(self.stop.reason))
             self.engine.tick_if_due()
+            if job := self.addresses.look(self.engine.node, time.monotonic()):
+                self.workers.on_saver(job)
 
     def _post(self, event: ev.Input) -> None:
         """An answer of the workers, from their threads."""
@@ -293,7 +278,8 @@ class _LiveNode:
     # -- After ---------------------------------------------------------------------------------------
 
     def result(self) -> dict[str, Any]:
-        """Look at all held-out samples, save the model, and say how it went."""
+        """Save everything, look at all held-out samples, and say how it went."""
+        self._save_last()
         trainer, exchanges = self.trainer, self.engine.node.exchanges
         # With a step still in hand there is no looking: x is somewhere between two steps, which is good enough to
         # save, and the last accuracy we told the swarm is what we know.
@@ -327,6 +313,22 @@ class _LiveNode:
         self.observe("finished", result)
         return result | {"run": str(self.folder.path)}
 
+    def _save_last(self) -> None:
+        """A checkpoint of the very end. Where there can be none, the last one is still there."""
+        if not self.trainer.steps or self.workers.has_diverged:
+            return
+        if not self.has_rested or self.workers.is_still_saving:
+            why = "the disk is still busy with the one before" if self.has_rested else "a step is still in hand"
+            self.observe("checkpoint_skipped", {"why": why})
+            return
+        try:
+            if self.trainer.is_finite():
+                size = self._save(self._shard(), self.trainer.state_in_place(), self.engine.notes())
+                self.observe("checkpoint_saved", {"step": self.trainer.steps, "bytes": size})
+        except OSError as error:
+            kind = errno.errorcode.get(error.errno or 0, "UNKNOWN")
+            self.observe("checkpoint_failed", {"kind": kind, "why": str(error)})
+
     def _outcome(self) -> str:
         """finished: with the swarm. left: earlier, in order. failed: its training went wrong."""
         if self.workers.has_diverged:
@@ -340,7 +342,7 @@ def _close(events: TextIO) -> None:
         events.close()
 
 
-def _last_look(trainer: Trainer, stop: _StopButton) -> tuple[float, int]:
+def _last_look(trainer: Trainer, stop: StopButton) -> tuple[float, int]:
     """(accuracy, held-out samples looked at): all of them, or as many as there is time for when told to stop."""
     began = time.monotonic()
     right = looked_at = 0.0
@@ -356,43 +358,3 @@ class _MonotonicClock:
     @staticmethod
     def now() -> float:
         return time.monotonic()
-
-
-def _on_standard_input(stop: _StopButton) -> None:
-    """Whoever started us holds the other end: with it gone, so are we."""
-    if not os.read(sys.stdin.fileno(), 4096):
-        stop.press("the launcher is gone")
-
-
-class _StopButton:
-    """SIGINT and SIGTERM. Until armed they end the process at once, wherever it is: there is nothing to save."""
-
-    def __init__(self) -> None:
-        self.reason: str | None = None
-        self._wake: Callable[[], None] | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopButton:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def arm(self, wake: Callable[[], None]) -> None:
-        """From now on the first signal asks for an orderly end, and a second one ends the process at once."""
-        self._wake = wake
-        self._before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def press(self, reason: str) -> None:
-        """Ask for an orderly end. Raises NetworkError while there is nothing to end in order."""
-        self.reason = self.reason or reason
-        if self._wake is None:
-            raise NetworkError(f"{reason}: this node had not begun")
-        self._wake()
-
-    def _on_signal(self, number: int, frame: object) -> None:
-        if self.reason is not None:
-            os.write(2, SHOW_CURSOR + b"\nstopped at once\n" if os.isatty(2) else b"stopped at once\n")
-            os._exit(128 + number)
-        self.press(f"stopped by {signal.Signals(number).name}")

@@ -61,18 +61,23 @@ class KeyPair:
         return cls(z85.decode(zmq.curve_public(z85.encode(secret))), secret)
 
 
-_KEY_FILE_HEAD = "gossip secret key 1: "
+KEY_FILE_HEAD = "gossip secret key 1: "
 
 
 def load_or_create_keys(path: Path) -> KeyPair:
     """The key pair in `path`, made on first use, readable by its owner only. Raises NetworkError."""
     keys = KeyPair.new()
     try:
-        create_secret(path, _KEY_FILE_HEAD, keys.secret)
+        create_secret(path, KEY_FILE_HEAD, keys.secret)
     except FileExistsError:
-        expected = "a gossip key file; delete it and a new identity is made"
-        return KeyPair.from_secret(read_secret(path, _KEY_FILE_HEAD, expected))
+        return load_keys(path)
     return keys
+
+
+def load_keys(path: Path) -> KeyPair:
+    """The key pair in `path`. Raises NetworkError."""
+    expected = "a gossip key file; delete it and a new identity is made"
+    return KeyPair.from_secret(read_secret(path, KEY_FILE_HEAD, expected))
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ class ZmqTransport:
         self.key = keys.public
         self.address = tcp.checked_addresses(advertise) if advertise not in ("", NONE) else ""
         self._says_where_it_listens = not advertise
+        self.endpoint = ""  # tcp://HOST:PORT as bound, once we listen
         self.dropped: Counter[str] = Counter()  # everything ever dropped, by code
         self._keys = keys
         self._ledger = ledger
@@ -107,6 +108,7 @@ class ZmqTransport:
         self._listener = listener
         if self._says_where_it_listens:
             self.address = joined(f"{host}:{listener.port}" for host in reachable_hosts(listener.host))
+        self.endpoint = f"tcp://{listener.host}:{listener.port}"
         for source in (listener.zap, listener.monitor, listener.socket):
             self._poller.register(source, zmq.POLLIN)
         self._admit()

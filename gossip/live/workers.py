@@ -20,6 +20,8 @@ from gossip.protocol import events as ev
 from gossip.training.trainer import Trainer
 from gossip.training.work import Stage, Where, Work, ends_here
 
+SAVE_PATIENCE_S = 10.0  # for a checkpoint that is being written while the node leaves
+
 _Job = Callable[[], None]
 _EXCHANGES = ev.PickBlocks | ev.Respond | ev.Apply
 
@@ -29,6 +31,7 @@ class LiveWorkers:
 
     def __init__(self, trainer: Trainer, work: Work, every_steps: int, deliver: Callable[[ev.Input], None]) -> None:
         self.failure: BaseException | None = None  # a bug in a worker: the loop raises it
+        self.is_still_saving = False  # after `close`: the disk took too long
         self.has_diverged = False  # the loss was not finite: training stopped by itself
         self._trainer = trainer
         self._work = work
@@ -71,15 +74,18 @@ class LiveWorkers:
         return self._clock.longest_gap_s
 
     def close(self, patience_s: float | None = None) -> bool:
-        """End the threads after the job in hand. True if they have ended: the trainer is the caller's then.
+        """End the threads after the job in hand. True if nobody steps any more: the trainer is the caller's then.
 
         patience_s: how long to wait for a step in hand; None for as long as it takes.
         """
         for mailbox in self._mailboxes.values():
             mailbox.put(None)
-        for thread in self._threads:
+        *others, saver = self._threads
+        for thread in others:
             thread.join(patience_s)
-        return not any(thread.is_alive() for thread in self._threads)
+        saver.join(patience_s and SAVE_PATIENCE_S)
+        self.is_still_saving = saver.is_alive()
+        return not any(thread.is_alive() for thread in others)
 
     # -- Chains --------------------------------------------------------------------------------------
 

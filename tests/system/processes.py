@@ -30,9 +30,9 @@ def spec_text(**changes: Any) -> str:
         "exchange_every_steps": 8, "exchange_blocks": 0.25, **changes,
     }  # fmt: skip
     lines = ['name = "test"', "seed = 1"]
-    for section in ("data", "model", "train", "exchange"):
-        lines.append(f"[{section}]")
+    for section in ("data", "model", "train", "exchange", "node"):
         keys = {name.removeprefix(f"{section}_"): value for name, value in values.items() if name.startswith(section)}
+        lines += [f"[{section}]"] if keys else []
         lines += [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
     return "\n".join(lines) + "\n"
 
