@@ -53,7 +53,7 @@ class Bench:
     def now(self) -> float:
         return self.time
 
-    def dial(self, peer: bytes, address: str) -> None:
+    def dial(self, peer: bytes, address: str, connect_s: float) -> None:
         self.calls.append(("dial", peer, address))
 
     def hang_up(self, peer: bytes) -> None:
