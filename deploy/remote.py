@@ -31,6 +31,8 @@ KEPT = (
     "run.json",
     "model.safetensors",
     "events.jsonl",
+    "events.1.jsonl",
+    "events.2.jsonl",
     "spec.toml",
     "recipe.toml",
     "accuracy.svg",

@@ -27,6 +27,10 @@ def main() -> None:
         raise
     except GossipError as error:
         print(f"gossip: {error}", file=sys.stderr)
+        if "--json" in sys.argv[1:]:
+            from gossip.observe import strict_json
+
+            print(strict_json({"error": str(error)}))
         sys.exit(1)
 
 

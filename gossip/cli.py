@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from gossip import __version__
-from gossip.commands import owner, status
+from gossip.commands import owner, status, ticket
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 data_dir = click.option("--data-dir", default="", help="A folder that holds the data files.")
@@ -184,7 +184,7 @@ def predict(run: str, image: Path, as_json: bool) -> None:
     _print_json(predict_image(run, image), as_json)
 
 
-for command in (owner.pause, owner.resume, owner.stop, owner.set_, owner.owner_key, status.status):
+for command in (owner.pause, owner.resume, owner.stop, owner.set_, owner.owner_key, status.status, ticket.ticket):
     cli.add_command(command)
 
 

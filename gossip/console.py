@@ -5,8 +5,7 @@ Reads events and nothing else, so the same view serves one node, a launcher, and
 
 from __future__ import annotations
 
-import json
-import sys
+import os
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gossip.observe import Event
+from gossip.observe import Event, strict_json
 
 LINE_EVERY_S = 5.0  # between plain progress lines
 COLOURS = {
@@ -324,24 +323,57 @@ NODE_NOTES: dict[str, Callable[[Event], str]] = {
 TOO_MANY_TO_FOLLOW = ("exchange_mixed", "exchange_answered", "exchange_skipped")
 
 
+# What the launcher acts on: it waits where the pipe is full. The rest tells how things go, and is told again.
+MUST_ARRIVE = ("said", "started", "training", "command", "evaluated", "finished")
+WAITING_BYTES_MAX = 1 << 20
+
+
 class FollowedConsole:
-    """The launcher is at the other end: events as lines on standard output, nothing else."""
+    """The launcher is at the other end: events as lines on standard output, nothing else.
+
+    A launcher that does not read, be it suspended with Ctrl-Z, never holds up its nodes: while the pipe is full
+    events are dropped, and the next one that goes out says in `missed` how many were.
+    """
+
+    def __init__(self, fd: int = 1) -> None:
+        self._fd = fd
+        self._waiting = bytearray()  # the rest of a line, and what must arrive
+        self._missed = 0
 
     def __enter__(self) -> FollowedConsole:
+        os.set_blocking(self._fd, False)
         return self
 
     def __exit__(self, *_: object) -> None:
-        return None
+        """The node is done, so that it may wait now."""
+        os.set_blocking(self._fd, True)
+        self._push()
 
     def say(self, line: str) -> None:
         """Lines for a person go the launcher's way, as events."""
         self.on_event({"event": "said", "node": "", "line": line})
 
     def on_event(self, event: Event) -> None:
-        if event["event"] in TOO_MANY_TO_FOLLOW:
+        name = event["event"]
+        if name in TOO_MANY_TO_FOLLOW:
             return
-        try:
-            sys.stdout.write(json.dumps(event, separators=(",", ":")) + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            pass  # the launcher is gone; the end of standard input says so too, and ends this node in order
+        is_free = self._push()
+        if not is_free and (name not in MUST_ARRIVE or len(self._waiting) > WAITING_BYTES_MAX):
+            self._missed += 1
+            return
+        if self._missed:
+            event = event | {"missed": self._missed}
+            self._missed = 0
+        self._waiting += strict_json(event).encode() + b"\n"
+        self._push()
+
+    def _push(self) -> bool:
+        """Write what waits. False: the pipe is full."""
+        while self._waiting:
+            try:
+                del self._waiting[: os.write(self._fd, self._waiting)]
+            except BlockingIOError:
+                return False
+            except BrokenPipeError:
+                self._waiting.clear()  # the launcher is gone; the end of standard input says so too, and ends this node
+        return True

@@ -8,7 +8,7 @@ nobody but the others.
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import os
 import selectors
 import signal
@@ -22,7 +22,7 @@ from typing import Any
 
 from gossip.console import TROUBLES, SwarmConsole, command_note
 from gossip.errors import GossipError
-from gossip.observe import Event, parse_event
+from gossip.observe import Event, EventFile, parse_event, strict_json
 from gossip.owner import OwnerKey
 from gossip.runs import RunFolder
 from gossip.spec import Experiment
@@ -67,26 +67,35 @@ class Launcher:
         run_dir: Path | None = None,
         console: SwarmConsole | None = None,
     ) -> None:
-        owner = None if experiment.owner else OwnerKey.new()
-        self.experiment = experiment.owned_by(owner.public) if owner else experiment
+        self._owner = None if experiment.owner else OwnerKey.new()
+        self.experiment = experiment.owned_by(self._owner.public) if self._owner else experiment
         self.nodes = nodes
         self.host = host
         self.data_dir = data_dir
         self.upload = upload
-        self.run_folder = RunFolder.create(self.experiment, run_dir)
-        if owner is not None:
-            owner.save(self.run_folder.owner_key)
+        self._run_dir = run_dir
         self.console = console or SwarmConsole(f"{self.experiment.name}: {nodes} nodes")
         self.children: dict[str, Child] = {}
         self.ticket = ""
         # (when, what to do then), in order: a demonstration's joins, kills and goodbyes.
         self.schedule: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self._selector = selectors.DefaultSelector()
-        self._log = self.run_folder.events.open("ab", buffering=0)
         self._has_complained = False
         self._command = 0  # the owner's latest that we told of
         self._stopping_since: float | None = None
         self._stop_signal = 0
+
+    @functools.cached_property
+    def run_folder(self) -> RunFolder:
+        """Made when it is first asked for: a run whose data is missing leaves none. Raises SpecError."""
+        folder = RunFolder.create(self.experiment, self._run_dir)
+        if self._owner is not None:
+            self._owner.save(folder.owner_key)
+        return folder
+
+    @functools.cached_property
+    def _log(self) -> EventFile:
+        return self.run_folder.open_events()
 
     # -- The whole run -------------------------------------------------------------------------------
 
@@ -120,9 +129,9 @@ class Launcher:
         from gossip.models import model
         from gossip.training import mixer
 
-        self.console.say(f"run folder {self.run_folder.path}")
         began = time.monotonic()
         load_dataset(self.experiment.recipe, self.data_dir or self.experiment.node.data_dir)
+        self.console.say(f"run folder {self.run_folder.path}")
         self.console.say(f"data ready ({time.monotonic() - began:.1f} s); compiling kernels, once per machine ...")
         began = time.monotonic()
         model.warm_up()
@@ -281,8 +290,8 @@ class Launcher:
     def _record(self, event: Event) -> None:
         """Into the run's events.jsonl and before the person's eyes. A full disk stops neither nodes nor launcher."""
         try:
-            self._log.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
-        except OSError as error:
+            self._log.write(strict_json(event) + "\n")
+        except (OSError, ValueError) as error:
             if not self._has_complained:
                 self._has_complained = True
                 self.console.say(f"cannot write {self.run_folder.events} any more ({error}); the run goes on")

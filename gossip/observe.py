@@ -6,11 +6,12 @@ A line is one JSON object with `t` (unix seconds), `node` (the node's name), `ev
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TextIO
+from typing import Any, BinaryIO, Protocol
 
 Event = dict[str, Any]
 Observer = Callable[[str, dict[str, Any]], None]
@@ -28,6 +29,74 @@ class Console(Protocol):
 EVENTS_PER_S_MAX = 10
 
 
+# Of one events.jsonl. Ten kinds of event at ten lines a second are some 100 MB a day; with OLDER_KEPT a disk holds
+# the last days at 192 MB.
+FILE_BYTES_MAX = 64 * 2**20
+OLDER_KEPT = 2
+
+
+class Lines(Protocol):
+    """Where events go."""
+
+    def write(self, line: str, /) -> object: ...
+    def flush(self) -> None: ...
+
+
+class EventFile:
+    """events.jsonl, which never fills the disk: full, it becomes events.1.jsonl, that events.2.jsonl, and that is gone.
+
+    Each new one begins with the latest `started` event of every node: who is who is told by any of them alone.
+    """
+
+    def __init__(self, path: Path, bytes_max: int = FILE_BYTES_MAX) -> None:
+        """Goes on where the file ends, on a line of its own: a killed process may have left half a one. OSError."""
+        self._path = path
+        self._bytes_max = bytes_max
+        self._started: dict[str, str] = {}  # line, by node
+        self._file = path.open("ab", buffering=0)
+        self._bytes = self._file.tell()
+        if self._bytes:
+            with path.open("rb") as before:
+                before.seek(-1, os.SEEK_END)
+                if before.read() != b"\n":
+                    self._append("\n")
+
+    def write(self, line: str) -> None:
+        """One event with its line end. Raises OSError, and ValueError once it is closed."""
+        if self._bytes + len(line) > self._bytes_max and self._bytes:
+            self._begin_anew()
+        self._append(line)
+        if '"event":"started"' in line and (event := parse_event(line)):
+            self._started[event["node"]] = line
+
+    def flush(self) -> None:
+        """Nothing waits: every line is written at once."""
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _append(self, line: str) -> None:
+        data = line.encode()
+        self._file.write(data)
+        self._bytes += len(data)
+
+    def _begin_anew(self) -> None:
+        self._file.close()
+        older, newer = older_files(self._path), [*older_files(self._path)[1:], self._path]
+        for old, new in zip(older, newer, strict=True):  # the oldest is replaced first
+            if new.exists():
+                new.replace(old)
+        self._file = self._path.open("ab", buffering=0)
+        self._bytes = 0
+        for line in self._started.values():
+            self._append(line)
+
+
+def older_files(path: Path) -> list[Path]:
+    """Where an events.jsonl that was full has gone, the oldest first; they may not exist."""
+    return [path.with_name(f"{path.stem}.{number}{path.suffix}") for number in range(OLDER_KEPT, 0, -1)]
+
+
 class EventLog:
     """Writes events as lines, each flushed at once, so that a killed node's story is complete.
 
@@ -37,7 +106,7 @@ class EventLog:
     from then on events are dropped and counted.
     """
 
-    def __init__(self, stream: TextIO, node: str, wall_clock: Callable[[], float], console: Console) -> None:
+    def __init__(self, stream: Lines, node: str, wall_clock: Callable[[], float], console: Console) -> None:
         self._stream = stream
         self._node = node
         self._wall_clock = wall_clock
@@ -52,7 +121,7 @@ class EventLog:
         if self._is_one_too_many(event):
             return
         try:
-            self._stream.write(json.dumps(event, separators=(",", ":")) + "\n")
+            self._stream.write(strict_json(event) + "\n")
             self._stream.flush()
         except (OSError, ValueError) as error:
             if self.dropped == 0:
@@ -74,13 +143,18 @@ class EventLog:
         return False
 
 
-def read_events(path: Path) -> Iterator[Event]:
-    """Events of a run in the order they were written. A line cut short by a crash is skipped."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            event = parse_event(line)
-            if event is not None:
-                yield event
+def read_events(path: Path, *, with_older: bool = True) -> Iterator[Event]:
+    """Events of a run in the order they were written. A line cut short by a crash is skipped.
+
+    with_older: also what is in events.2.jsonl and events.1.jsonl by now.
+    """
+    older = [file for file in older_files(path) if file.exists()] if with_older else []
+    for file in (*older, path):
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                event = parse_event(line)
+                if event is not None:
+                    yield event
 
 
 def parse_event(line: str) -> Event | None:
@@ -90,6 +164,25 @@ def parse_event(line: str) -> Event | None:
     except ValueError:
         return None
     return event if isinstance(event, dict) and "event" in event and "node" in event else None
+
+
+def strict_json(value: Any, indent: int | None = None) -> str:
+    """JSON that everybody reads: what is not finite becomes null."""
+    separators = (",", ":") if indent is None else None
+    try:
+        return json.dumps(value, indent=indent, separators=separators, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), indent=indent, separators=separators, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:

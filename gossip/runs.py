@@ -9,19 +9,18 @@ from __future__ import annotations
 import fcntl
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from gossip import __version__
 from gossip.checkpoint import Checkpoints
 from gossip.data.recipes import find_recipe
 from gossip.errors import SpecError
-from gossip.observe import write_atomically
+from gossip.observe import EventFile, strict_json, write_atomically
 from gossip.spec import Experiment, from_canonical, recipe_to_toml
 
 if TYPE_CHECKING:
@@ -65,18 +64,10 @@ class RunFolder:
     def events(self) -> Path:
         return self.path / "events.jsonl"
 
-    def open_events(self) -> TextIO:
-        """events.jsonl, to append to, on a line of its own: a killed process may have left half a one.
-
-        Raises SpecError.
-        """
+    def open_events(self) -> EventFile:
+        """events.jsonl, to append to. Raises SpecError."""
         try:
-            events = self.events.open("a", encoding="utf-8")
-            if events.tell():
-                with self.events.open("rb") as before:
-                    before.seek(-1, os.SEEK_END)
-                    events.write("" if before.read() == b"\n" else "\n")
-            return events
+            return EventFile(self.events)
         except OSError as error:
             raise SpecError(f"{self.events}: cannot be written ({error.strerror}); choose another folder") from error
 
@@ -179,13 +170,15 @@ class RunFolder:
 class RunLock:
     """One process per run folder: held while it lives, released by the kernel however it ends."""
 
+    NAME = "lock"
+
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     @classmethod
     def take(cls, folder: Path) -> RunLock:
         """Raises BlockingIOError where another process holds it, OSError where it cannot be made."""
-        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        fd = os.open(folder / cls.NAME, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -222,25 +215,6 @@ def _encoded(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError as error:
         raise SpecError("the experiment has text that is no Unicode, and cannot be kept as a file") from error
-
-
-def strict_json(value: Any, indent: int | None = None) -> str:
-    """JSON that everybody reads: what is not finite becomes null."""
-    separators = (",", ":") if indent is None else None
-    try:
-        return json.dumps(value, indent=indent, separators=separators, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(value), indent=indent, separators=separators, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return value
 
 
 def load_parameters(path: Path, model: Model) -> np.ndarray:

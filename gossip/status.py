@@ -54,7 +54,7 @@ def names_in(run: RunFolder | None) -> dict[str, str]:
     """Which of the run's nodes has which key: {first 8 hex digits: name}."""
     if run is None or not run.events.exists():
         return {}
-    events = read_events(run.events)
+    events = read_events(run.events, with_older=False)  # every one of them tells who is who
     return {event["key"]: event["node"] for event in events if event["event"] == "started" and "key" in event}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import os
 from typing import Any
 
 import pytest
@@ -197,11 +199,59 @@ def test_a_note_needs_no_field(name: str) -> None:
     assert "None" not in line
 
 
-def test_the_launcher_is_sent_what_it_can_read_and_not_every_exchange(capsys: pytest.CaptureFixture[str]) -> None:
-    console = FollowedConsole()
-    console.say("a line")
-    console.on_event({"t": 1, "node": "n0", "event": "exchange_mixed"})
-    console.on_event(status())
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+def test_the_launcher_is_sent_what_it_can_read_and_not_every_exchange() -> None:
+    reader, writer = os.pipe()
+    with FollowedConsole(writer) as console:
+        console.say("a line")
+        console.on_event({"t": 1, "node": "n0", "event": "exchange_mixed"})
+        console.on_event(status() | {"loss": math.nan})
+    lines = followed(reader, writer)
     assert [line["event"] for line in lines] == ["said", "status"]
     assert lines[0]["line"] == "a line"
+    assert lines[1]["loss"] is None
+
+
+def test_a_launcher_that_does_not_read_holds_up_no_node() -> None:
+    """Ctrl-Z of `gossip train`: statuses are dropped and counted; the ticket, and how it ended, arrive."""
+    reader, writer = os.pipe()
+    seen = b""
+    with FollowedConsole(writer) as console:
+        for _ in range(2_000):  # some 600 kB; a pipe holds 64
+            console.on_event(status())
+        console.say("gossip node --join TICKET")
+        console.on_event({"t": 9.0, "node": "n0", "event": "finished", "why": "x" * 10_000})
+        os.set_blocking(reader, False)
+        seen += _read_some(reader)
+        console.on_event(status() | {"node": "after"})
+        seen += _read_some(reader)
+    lines = [json.loads(line) for line in (seen + _rest(reader, writer)).splitlines()]
+    names = [line["event"] for line in lines]
+    assert names.count("said") == names.count("finished") == 1
+    assert sum(line.get("missed", 0) for line in lines) + names.count("status") == 2_001
+    assert lines[-1]["node"] == "after"
+
+
+def test_a_launcher_that_is_gone_is_nobodys_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with FollowedConsole(writer) as console:
+        console.on_event(status())
+    os.close(writer)
+
+
+def followed(reader: int, writer: int) -> list[Event]:
+    return [json.loads(line) for line in _rest(reader, writer).splitlines()]
+
+
+def _rest(reader: int, writer: int) -> bytes:
+    os.close(writer)
+    os.set_blocking(reader, True)
+    with os.fdopen(reader, "rb") as pipe:
+        return pipe.read()
+
+
+def _read_some(reader: int) -> bytes:
+    try:
+        return os.read(reader, 65_536)
+    except BlockingIOError:
+        return b""

@@ -128,3 +128,9 @@ def test_a_schedule_is_played_at_its_time_and_once(make_launcher: MakeLauncher) 
     ]
     play(launcher)
     assert played == ["early"]
+
+
+def test_a_number_that_is_none_is_written_so_that_everybody_can_read_it(make_launcher: MakeLauncher) -> None:
+    launcher = make_launcher(script(READY, TRAINING, FINISHED | {"loss": float("nan")}))
+    assert play(launcher) == {"n0": "finished"}
+    assert '"loss":null' in launcher.run_folder.events.read_text()

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from gossip.observe import EVENTS_PER_S_MAX, Event, EventLog, parse_event, read_events, write_atomically
+from gossip.observe import (
+    EVENTS_PER_S_MAX,
+    Event,
+    EventFile,
+    EventLog,
+    older_files,
+    parse_event,
+    read_events,
+    write_atomically,
+)
 
 
 class Listener:
@@ -87,3 +96,30 @@ def test_a_flood_of_one_event_is_thinned_and_counted(tmp_path: Path) -> None:
     names = [event["event"] for event in read_events(tmp_path / "events.jsonl")]
     assert names == ["frames_dropped"] * EVENTS_PER_S_MAX + ["status"] + ["frames_dropped"] * 2
     assert [event.get("left_out") for event in listener.events[-2:]] == [5, None]
+
+
+def test_a_run_of_weeks_does_not_fill_the_disk(tmp_path: Path) -> None:
+    """Three files at most, read as one story; each alone tells which key is whose node."""
+    path = tmp_path / "events.jsonl"
+    file = EventFile(path, bytes_max=2_000)
+    observe = EventLog(file, "n1", iter(range(10_000)).__next__, Listener())
+    observe("started", {"key": "aa"})
+    for step in range(200):
+        observe("status", {"step": step})
+    file.close()
+    sizes = [each.stat().st_size for each in (*older_files(path), path)]
+    assert len(list(tmp_path.iterdir())) == 3
+    assert max(sizes) <= 2_000
+    steps = [event["step"] for event in read_events(path) if event["event"] == "status"]
+    assert steps == list(range(steps[0], 200))
+    for each in (*older_files(path), path):
+        assert next(read_events(each, with_older=False))["key"] == "aa"
+
+
+def test_a_log_goes_on_on_a_line_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"t":1,"node":"a","event":"x"}\n{"t":2,"node":"a","ev')
+    file = EventFile(path)
+    EventLog(file, "a", lambda: 3.0, Listener())("y", {})
+    file.close()
+    assert [event["event"] for event in read_events(path)] == ["x", "y"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class NodeOptions:
     name: str = ""  # "" for its name in a former life, or "node"
     fresh: bool = False  # begin anew, also where there is a run to go on with
     follow: bool = False  # the end of standard input ends the node
+    on_home: Callable[[Path], object] = lambda run: None  # is told the run folder as soon as it is ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,7 @@ class Home:
 
     lock: RunLock | None = None  # None: no folder is chosen yet
     past: Past | None = None
+    made: Path | None = None  # a folder that was not there before
 
     def move_in(self, run: RunFolder) -> None:
         """A folder we have just made."""
@@ -66,6 +67,10 @@ class Home:
             self.lock = _locked(run.path)
 
     def leave(self) -> None:
+        """Let go of it. What was made for a run that could not begin is taken away."""
+        if self.made is not None and [file.name for file in self.made.iterdir()] == [RunLock.NAME]:
+            (self.made / RunLock.NAME).unlink()
+            self.made.rmdir()
         if self.lock is not None:
             self.lock.release()
 
@@ -165,6 +170,7 @@ class Addresses:
 def _home_at(
     path: Path, experiment: Experiment | None, ticket: Ticket | None, key_file: Path | None, fresh: bool
 ) -> Home:
+    made = None if path.exists() else path
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -175,7 +181,7 @@ def _home_at(
         if not (path / "run.json").exists():
             if experiment is None and ticket is None:
                 raise SpecError(f"{path}: no run there to go on with; expected an experiment file or --join TICKET")
-            return Home(lock)
+            return Home(lock, made=made)
         if fresh:
             raise SpecError(f"{path}: holds a run already; choose another --run-dir or remove it")
         return Home(lock, _read_past(run, experiment, ticket, key_file))

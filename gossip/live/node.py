@@ -16,14 +16,14 @@ import secrets
 import sys
 import time
 from dataclasses import replace
-from typing import Any, TextIO
+from typing import Any
 
 from gossip import wire
 from gossip.addresses import NONE
 from gossip.checkpoint import Checkpoint
 from gossip.codec.body import Encoded
 from gossip.data.partition import shard_of_key
-from gossip.data.store import load_dataset
+from gossip.data.store import Dataset, load_dataset
 from gossip.engine import Engine
 from gossip.errors import GossipError, SpecError
 from gossip.ledger import Ledger
@@ -44,8 +44,9 @@ from gossip.live.tickets import SEEDS_MAX, mint, parse_ticket
 from gossip.live.transport import ZmqTransport
 from gossip.live.workers import LiveWorkers
 from gossip.models.model import Model, build_model
-from gossip.observe import Console, EventLog
+from gossip.observe import Console, EventFile, EventLog
 from gossip.owner import verifier
+from gossip.pidfile import PidFile
 from gossip.protocol import events as ev
 from gossip.protocol.node import Node, NodeSettings
 from gossip.protocol.resuming import Resumed
@@ -86,6 +87,7 @@ def run_node(experiment: Experiment | None, options: NodeOptions, console: Conso
                 addresses = Addresses(past.run, past.swarm_now(ticket))
             listen(transport, endpoint, was_here=past is not None)
             entry = enter_again(transport, past, ticket) if past else enter(transport, experiment, ticket)
+            dataset = load_dataset(entry.experiment.recipe, options.data_dir or entry.experiment.node.data_dir)
             if past is None:
                 run = RunFolder.create(entry.experiment, options.run_dir)
                 home.move_in(run)
@@ -94,12 +96,14 @@ def run_node(experiment: Experiment | None, options: NodeOptions, console: Conso
                 addresses = move_in(run, entry, keys, options)
             else:
                 run = past.run
+            stack.enter_context(PidFile(run.path))
+            options.on_home(run.path)
             options = replace(options, name=options.name or "node")
             run.note(node=to_remember(options, transport.endpoint))
             events = run.open_events()
             stack.callback(_close, events)
             observe = EventLog(events, options.name, time.time, console)
-            node = _LiveNode(entry, options, transport, ledger, run, addresses, observe, console, stop)
+            node = _LiveNode(entry, options, dataset, transport, ledger, run, addresses, observe, console, stop)
             node.run()
         finally:
             transport.close()  # lets the goodbyes out
@@ -116,6 +120,7 @@ class _LiveNode:
         self,
         entry: Entry,
         options: NodeOptions,
+        dataset: Dataset,
         transport: ZmqTransport,
         ledger: Ledger,
         run: RunFolder,
@@ -124,7 +129,7 @@ class _LiveNode:
         console: Console,
         stop: StopButton,
     ) -> None:
-        self.entry, self.experiment, self.options = entry, entry.experiment, options
+        self.entry, self.experiment, self.options, self.dataset = entry, entry.experiment, options, dataset
         self.transport, self.ledger, self.folder, self.addresses = transport, ledger, run, addresses
         self.observe, self.console, self.stop = observe, console, stop
         self.inbox: queue.SimpleQueue[ev.Input] = queue.SimpleQueue()
@@ -170,9 +175,8 @@ class _LiveNode:
         return mint(self.entry.swarm_key, [*own, *self.entry.seeds][:SEEDS_MAX], now=time.time()).text()
 
     def _prepare(self, shard: int) -> tuple[Model, Trainer]:
-        """Data, model and compiled kernels."""
-        experiment = self.experiment
-        dataset = load_dataset(experiment.recipe, self.options.data_dir or experiment.node.data_dir)
+        """Model, trainer and compiled kernels."""
+        experiment, dataset = self.experiment, self.dataset
         indices = experiment.partition.shard(
             dataset.train_labels, len(experiment.recipe.classes), experiment.data.shards, shard, experiment.seed
         )
@@ -337,7 +341,7 @@ class _LiveNode:
         return "finished" if is_over else "left"
 
 
-def _close(events: TextIO) -> None:
+def _close(events: EventFile) -> None:
     with contextlib.suppress(OSError):  # what a full disk did not take was said when it happened
         events.close()
 

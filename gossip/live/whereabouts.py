@@ -43,7 +43,7 @@ def find_swarm(given: str) -> Whereabouts:
 
 def whereabouts_of(run: RunFolder) -> Whereabouts:
     """What the folder, or those of its nodes, know of their swarm. Raises SpecError."""
-    files = list(_swarm_files(run.path))
+    files = list(swarm_files(run.path))
     if not files:
         return Whereabouts(None, (), run)
     # Nodes of this very machine first: if anybody is there, they are.
@@ -79,7 +79,8 @@ def _began(folder: Path) -> float:
         return 0.0
 
 
-def _swarm_files(folder: Path) -> Iterator[SwarmFile]:
+def swarm_files(folder: Path) -> Iterator[SwarmFile]:
+    """The folder's own swarm.json, or those of the nodes a launcher kept in it. Raises SpecError."""
     for place in (folder, *sorted((folder / "nodes").glob("*/"))):
         found = read_swarm_file(place)
         if found is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Callable
@@ -83,15 +84,17 @@ def test_no_experiment_file_at_all(start: Start, tmp_path: Path) -> None:
 
 
 def test_missing_data(start: Start, start_node: Start, write_spec: WriteSpec, tmp_path: Path) -> None:
-    """No file, no network: where it looked, and where else it may lie."""
+    """No file, no network: where it looked, and where else it may lie; no run is left, a program is told too."""
     spec = write_spec(data_recipe="offline.toml")
     recipe = (Path(__file__).parents[2] / "datasets" / "mnist.toml").read_text()
     spec.with_name("offline.toml").write_text(recipe.replace("https://", "http://127.0.0.1:9/"))
     places = {"GOSSIP_DATA": str(tmp_path / "a"), "GOSSIP_CACHE": str(tmp_path / "b")}
-    for process in (start_node(spec, **places), start("train", spec, **places)):
+    for process in (start_node(spec, **places), start("train", spec, "--json", **places)):
         line = complaint(process)
         assert "images" in line
         assert "--data-dir" in line or "GOSSIP_DATA" in line
+    assert json.loads(process.out.read_text().splitlines()[-1]) == {"error": line.removeprefix("gossip: ")}
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 def test_a_port_in_use_and_addresses_that_are_none(start_node: Start, start: Start, write_spec: WriteSpec) -> None:
