@@ -105,9 +105,9 @@ class Exchanges:
         return self.round_trip_s if road is None else road.round_trip_s
 
     @property
-    def is_preparing(self) -> bool:
-        """An offer is being made, and its bytes are not spent yet."""
-        return any(not offer.sent and not offer.late for offer in self._offers.values())
+    def preparing(self) -> float:
+        """Shares of the model in offers that are being made: their bytes are not spent yet."""
+        return sum(offer.fraction for offer in self._offers.values() if not offer.sent and not offer.late)
 
     def opened(self, exchange_id: int) -> tuple[bytes, float, float] | None:
         """(peer, when it began, share of the model offered) of an exchange we began and have not closed."""

@@ -10,9 +10,9 @@ import math
 from collections import OrderedDict, deque
 
 PAYLOAD_OVERHEAD_BYTES = 150  # header frame, CURVE and framing of a payload; the ledger's count corrects it each second
-# Tokens saved while nobody had anything to send. With the debt below this is how far a window of any length may be
-# off: 0.1 s of saving and 0.3 s of debt are 4 % of 10 s.
-SAVED_S = 0.1
+# Tokens saved while nobody had anything to send, or this process no CPU to do it. With the debt of an offer (below
+# 0.2 s) this is how far a window of any length may be off: 0.4 s are 4 % of 10 s.
+SAVED_S = 0.2
 DEBT_MAX_S = 0.2  # deeper in debt we take no new obligations: offers to answer, fragments to send
 
 QUEUE_WANTED_S = 0.25  # above the least round trip seen (LEDBAT, RFC 6817, allows 0.1); a probe is given 0.6 s
@@ -49,9 +49,9 @@ class Bucket:
         self._at = now
         return self._balance
 
-    def free_at(self, now: float) -> float:
-        """When the debt will be paid back, if nothing else is sent."""
-        balance = self.balance(now)
+    def free_at(self, now: float, promised: float = 0.0) -> float:
+        """When debt and promises will be covered, if nothing else is sent."""
+        balance = self.balance(now) - promised
         return now if balance >= 0 else now - balance / self.bytes_per_s
 
     def is_deep_in_debt(self, now: float) -> bool:

@@ -100,7 +100,7 @@ def decide(figures: Figures, every_steps: int | None = None, blocks: float | Non
         why += f"; {figures.density:g} times the blocks"
     slots = max(1, min(OPEN_MAX, math.ceil(delay_steps / every)))
     paced = Decision(every_steps=every, blocks=share, slots=slots, why=why)
-    return _within_window(_within_cap(paced, figures, every_steps), figures, blocks, by_cpu)
+    return _within_window(_within_cap(paced, figures, every_steps), figures, blocks)
 
 
 def _every_by_cpu(figures: Figures, blocks: float | None) -> float:
@@ -142,7 +142,7 @@ def _within_cap(pace: Decision, figures: Figures, pinned: int | None) -> Decisio
     return replace(pace, every_steps=every, blocks=blocks, slots=OPEN_MAX, by_bytes=True, why=why)
 
 
-def _within_window(pace: Decision, figures: Figures, pinned: float | None, by_cpu: float) -> Decision:
+def _within_window(pace: Decision, figures: Figures, pinned: float | None) -> Decision:
     """More and smaller exchanges at once, begun when one comes home, where all together would fill a slow link."""
     size = pace.blocks * figures.whole_bytes
     if pace.slots * size <= figures.window_bytes:
@@ -151,7 +151,7 @@ def _within_window(pace: Decision, figures: Figures, pinned: float | None, by_cp
         slots = max(1, int(figures.window_bytes / size))
         return replace(pace, slots=slots, by_bytes=True)
     blocks = min(pace.blocks, figures.window_bytes / OPEN_MAX / figures.whole_bytes)
-    every = max(EVERY_MIN, min(pace.every_steps, math.ceil(by_cpu)))
+    every = max(EVERY_MIN, min(pace.every_steps, math.ceil(min(_every_by_cpu(figures, blocks), RATIO))))
     why = f"{figures.window_bytes:,.0f} bytes may be under way: more would wait in the link for over 0.25 s"
     return replace(pace, every_steps=every, blocks=blocks, slots=OPEN_MAX, by_bytes=True, why=why)
 
@@ -254,11 +254,13 @@ class Pacing:
             return False
         if not self.decision.by_bytes and not self.bucket.has_cap:
             return True
-        if self._exchanges.is_preparing or len(self._exchanges.open_with()) >= self.decision.slots:
+        if len(self._exchanges.open_with()) >= self.decision.slots:
             return False
-        if self.bucket.balance(now) < 0:
-            self._retry_at = max(now + RETRY_S, self.bucket.free_at(now))
-            return False
+        if self.bucket.has_cap:
+            promised = self._exchanges.preparing * self._offer_bytes
+            if self.bucket.balance(now) < promised:
+                self._retry_at = max(now + RETRY_S, self.bucket.free_at(now, promised))
+                return False
         return True
 
     @property
@@ -267,7 +269,8 @@ class Pacing:
         blocks = self.decision.blocks
         if not self.decision.by_bytes or self._pinned_blocks is not None:
             return blocks
-        return min(CHANGE * blocks, self.window.bytes / OPEN_MAX / self._whole_bytes, 1.0)
+        most = blocks if self.bucket.has_cap else min(1.0, CHANGE * blocks)
+        return min(most, self.window.bytes / OPEN_MAX / self._whole_bytes)
 
     def weight_of(self, peer: bytes) -> float:
         """How often to choose a peer. One that needs many of our periods to answer holds our blocks all that time."""

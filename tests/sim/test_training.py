@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -35,13 +36,15 @@ class TrainingSwarm:
         samples: int = SAMPLES,
         every_steps: int = EVERY_STEPS,
         average_momentum: str = "off",
+        batch: int | Literal["auto"] = BATCH,
+        is_pace_free: bool = False,
     ) -> None:
         self.dataset: Dataset = load_dataset(find_recipe("glyphs"))
         recipe = find_recipe("glyphs")
         self.recipe, self.partition, self.shards, self.seed = recipe, parse_partition(partition), shards, seed
         self.layers = resolve_layers(preset_layers("mlp"), recipe.shape, len(recipe.classes))
         self.trainers: dict[str, Trainer] = {}
-        self.samples, self.every_steps = samples, every_steps
+        self.samples, self.every_steps, self.batch = samples, every_steps, batch
         fragments = self._trainer("probe", 0).fragments
         self.swarm = Swarm(
             seed,
@@ -53,6 +56,8 @@ class TrainingSwarm:
                 fragments=fragments,
                 average_momentum=average_momentum,
                 momentum=TrainSpec().momentum,
+                is_batch_free=batch == "auto",
+                is_pace_free=is_pace_free,
             ),
             network,
         )
@@ -79,7 +84,7 @@ class TrainingSwarm:
         )
         model = build_model(self.layers, self.recipe.mean, self.recipe.std)
         order_seed = random.Random(f"{self.seed} {name}").getrandbits(32)
-        spec = TrainSpec(samples=self.samples, batch=BATCH, learning_rate=0.05)
+        spec = TrainSpec(samples=self.samples, batch=self.batch, learning_rate=0.05)
         return Trainer(spec, self.seed, model, self.dataset, indices, order_seed=order_seed)
 
 
