@@ -109,6 +109,11 @@ class Exchanges:
         """Shares of the model in offers that are being made: their bytes are not spent yet."""
         return sum(offer.fraction for offer in self._offers.values() if not offer.sent and not offer.late)
 
+    @property
+    def under_way(self) -> float:
+        """Shares of the model in all open exchanges."""
+        return sum(offer.fraction for offer in self._offers.values() if not offer.late)
+
     def opened(self, exchange_id: int) -> tuple[bytes, float, float] | None:
         """(peer, when it began, share of the model offered) of an exchange we began and have not closed."""
         offer = self._offers.get(exchange_id)

@@ -16,7 +16,7 @@ SAVED_S = 0.2
 DEBT_MAX_S = 0.2  # deeper in debt we take no new obligations: offers to answer, fragments to send
 
 QUEUE_WANTED_S = 0.25  # above the least round trip seen (LEDBAT, RFC 6817, allows 0.1); a probe is given 0.6 s
-WINDOW_FIRST_BYTES = 32_768  # 0.25 s of a 1 mbit/s link, and half an exchange of 100,000 parameters
+WINDOW_FIRST_BYTES = 32_768  # 0.25 s of a 1 mbit/s link: the first round trips must not stand in a queue of our own
 WINDOW_MIN_BYTES = 8_192
 WINDOW_MAX_BYTES = 1 << 26
 QUEUE_SAMPLES = 4
@@ -82,12 +82,15 @@ class Window:
     def __init__(self) -> None:
         self.bytes = float(WINDOW_FIRST_BYTES)
         self.queue_s = 0.0
-        self._has_queued = False
+        self.has_queued = False
         self._least_s: OrderedDict[bytes, float] = OrderedDict()
         self._recent: deque[float] = deque(maxlen=QUEUE_SAMPLES)
 
-    def on_round_trip(self, peer: bytes, seconds: float, size: float, allowed_s: float = 0.0) -> None:
-        """An exchange of `size` bytes, offer and answer, came home. allowed_s: what waiting for steps may have taken.
+    def on_round_trip(self, peer: bytes, seconds: float, size: float, under_way: float, allowed_s: float = 0.0) -> None:
+        """An exchange of `size` bytes, offer and answer, came home.
+
+        under_way: bytes of all that are open, this one included; a window that is not used does not grow (RFC 7661).
+        allowed_s: what waiting for steps may have taken.
 
         Doubles per round trip until there was a queue. From then on everybody grows by the same and shrinks by a
         share, so that who has more gives more (Chiu and Jain 1989): two nodes on one line end with half of it each,
@@ -99,13 +102,14 @@ class Window:
             self._least_s.popitem(last=False)
         self._recent.append(max(0.0, seconds - least - allowed_s))
         self.queue_s = min(self._recent)
-        self._has_queued |= len(self._recent) == QUEUE_SAMPLES and self.queue_s > QUEUE_WANTED_S
-        if self._has_queued:
+        self.has_queued |= len(self._recent) == QUEUE_SAMPLES and self.queue_s > QUEUE_WANTED_S
+        is_used = self.bytes < 2 * under_way
+        if self.has_queued:
             is_clear = max(self._recent) < CLEAR * QUEUE_WANTED_S
             growth = max(GROWTH_BYTES, CLEAR_GROWTH * self.bytes) if is_clear else GROWTH_BYTES
             excess = min(1.0, max(0.0, self.queue_s / QUEUE_WANTED_S - 1))
-            self.bytes += min(1.0, size / self.bytes) * (growth - SHRINK * excess * self.bytes)
-        elif self._recent[-1] < QUEUE_WANTED_S:
+            self.bytes += min(1.0, size / self.bytes) * (growth * is_used - SHRINK * excess * self.bytes)
+        elif is_used and self._recent[-1] < QUEUE_WANTED_S:
             self.bytes += size
         self.bytes = min(WINDOW_MAX_BYTES, max(WINDOW_MIN_BYTES, self.bytes))
 

@@ -139,6 +139,7 @@ class Swarm:
             are_blocks_free=self.settings.is_pace_free,
             is_batch_free=self.settings.is_batch_free,
             batch=self.settings.batch,
+            parameters=2 * pace.offer_bytes,  # 4 bits each
             upload_bytes_per_s=pace.upload_bytes_per_s,
         )
         rng = random.Random(int.from_bytes(key[:8], "big") + incarnation)
