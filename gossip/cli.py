@@ -6,13 +6,15 @@ Heavy imports happen inside the commands, so that --help is instant.
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gossip import __version__
-from gossip.commands import owner, status, ticket
+from gossip.commands import background, owner, status
+from gossip.commands import ticket as tickets
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 data_dir = click.option("--data-dir", default="", help="A folder that holds the data files.")
@@ -51,7 +53,9 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("spec", required=False, type=click.Path(path_type=Path))
-@click.option("--join", "ticket", default="", metavar="TICKET", help="Join the swarm whose member printed this.")
+@click.option(
+    "--join", "ticket", default="", metavar="TICKET", help="Join the swarm whose member printed this; - reads it."
+)
 @click.option("--listen", help="Where to accept links, or none.  [tcp://0.0.0.0:7700, with --join tcp://0.0.0.0:0]")
 @click.option(
     "--advertise", default="", metavar="HOST:PORT,...", help="Where others reach this node, if not there; or none."
@@ -64,6 +68,8 @@ def cli() -> None:
 @upload
 @run_dir
 @as_json
+@click.option("--detach", is_flag=True, help="Run in the background: come back once it has begun, or has failed.")
+@click.option("--detached", type=int, hidden=True, help="We are that: where to tell how it begins.")
 @click.option("--follow", is_flag=True, hidden=True, help="Events on standard output; end with standard input.")
 def node(
     spec: Path | None,
@@ -78,20 +84,33 @@ def node(
     upload: str,
     run_dir: Path | None,
     as_json: bool,
+    detach: bool,
+    detached: int | None,
     follow: bool,
 ) -> None:
     """Start a node: the first of a swarm with SPEC, a further one with --join TICKET.
 
     A run that was interrupted goes on where it stood: the newest one of SPEC or of the ticket's swarm under runs/,
     or the one that --run-dir names. Prints one line to paste on another machine: gossip node --join TICKET.
+
+    Example, for days on a machine nobody watches: gossip node experiment.toml --detach
     """
     from gossip.console import FollowedConsole, NodeConsole
-    from gossip.live.node import NodeOptions, run_node
     from gossip.spec import load
 
+    if ticket == "-":
+        ticket = sys.stdin.read(8192).strip()
     experiment = load(spec) if spec else None
+    if detach:
+        context = click.get_current_context()
+        background.start(background.words_of(context), ticket, as_json)
+        return
+    from gossip.live.node import NodeOptions, run_node
+
     if experiment is not None:
         advertise = advertise or experiment.node.advertise
+    console: Any = background.console(detached) if detached is not None else NodeConsole()
+    console = FollowedConsole() if follow else console
     options = NodeOptions(
         listen=listen or "",
         advertise=advertise,
@@ -104,8 +123,9 @@ def node(
         name=name or "",
         fresh=fresh,
         follow=follow,
+        on_home=getattr(console, "move_in", lambda run: None),
     )
-    with FollowedConsole() if follow else NodeConsole() as console:
+    with console:
         result = run_node(experiment, options, console)
     if not follow:
         _print_whereabouts(result["run"])
@@ -184,7 +204,7 @@ def predict(run: str, image: Path, as_json: bool) -> None:
     _print_json(predict_image(run, image), as_json)
 
 
-for command in (owner.pause, owner.resume, owner.stop, owner.set_, owner.owner_key, status.status, ticket.ticket):
+for command in (owner.pause, owner.resume, owner.stop, owner.set_, owner.owner_key, status.status, tickets.ticket):
     cli.add_command(command)
 
 

@@ -194,6 +194,8 @@ def _kilobytes(count: float) -> str:
 class SwarmConsole:
     """A view on standard output: drawn four times a second on a terminal, else a line now and then."""
 
+    line_every_s = LINE_EVERY_S
+
     def __init__(self, title: str, console: Console | None = None) -> None:
         self.view = SwarmView(title)
         self.console = console or Console(highlight=False)
@@ -214,7 +216,7 @@ class SwarmConsole:
         if self._live is not None and event["event"] == "status":
             self._live.start()  # not before: a table hides the cursor, and nobody could bring it back yet
         if self._live is None and event["event"] == "status" and time.monotonic() >= self._line_at:
-            self._line_at = time.monotonic() + LINE_EVERY_S
+            self._line_at = time.monotonic() + self.line_every_s
             self.say(self.line())
 
     def line(self) -> str:

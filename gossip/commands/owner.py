@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gossip.commands.background import stop_here
+
 if TYPE_CHECKING:
     from gossip.live.whereabouts import Whereabouts
     from gossip.owner import OwnerKey
@@ -42,12 +44,26 @@ def resume(where: str, key_file: Path | None, as_json: bool) -> None:
 
 
 @click.command()
-@where
+@click.argument("here", default="", metavar="[RUN]")
+@click.option("--run", "where", metavar="RUN|HOST:PORT|TICKET", help="End the whole swarm's run, on every node.")
 @key_file
+@click.option("--kill", is_flag=True, help="Have a node that does not end in time killed.")
+@click.option("--patience", "patience_s", default=60.0, show_default=True, metavar="SECONDS", help="How long that is.")
 @as_json
-def stop(where: str, key_file: Path | None, as_json: bool) -> None:
-    """End the swarm's run on every node, in order: they agree, save and leave."""
-    tell_swarm("stop", "", where, key_file, as_json)
+def stop(here: str, where: str | None, key_file: Path | None, kill: bool, patience_s: float, as_json: bool) -> None:
+    """Stop this machine's node of RUN: it says goodbye, saves, and can go on later; the swarm goes on without it.
+
+    Without RUN: the only node that runs from runs/. With --run the owner ends the run on every node, in order: they
+    agree, save and leave.
+
+    Example: gossip stop runs/mnist-mlp
+    """
+    if where is None:
+        stop_here(here, patience_s, kill, as_json)
+    elif here:
+        raise click.UsageError("expected either RUN, this machine's node, or --run, the whole swarm")
+    else:
+        tell_swarm("stop", "", where, key_file, as_json)
 
 
 @click.command(name="set")
