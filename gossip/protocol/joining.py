@@ -190,9 +190,10 @@ class Joiner:
             return []
         self._hinted = tuple(update.key for update in others)
         giver = self._givers.setdefault(peer, _Giver())
-        effects = self._lost(peer, index, code) if giver.asked.pop(index, None) is not None else []
+        if giver.asked.pop(index, None) is not None:
+            self._miss(index)
         giver.rest(now, self._rng)
-        return effects + self._go_on(now, linked)
+        return [Emit("donor_refused", {"peer": peer.hex()[:8], "code": code}), *self._go_on(now, linked)]
 
     def on_unreadable(self, peer: bytes, index: int, code: str, now: float) -> list[Effect]:
         if self._loading.pop((peer, index), self) is self:
@@ -287,7 +288,8 @@ class Joiner:
         for turn in range(WINDOW * len(donors)):
             donor = donors[turn % len(donors)]
             giver = self._givers.setdefault(donor, _Giver())
-            if len(giver.asked) < WINDOW and self._wants(donor):
+            window = WINDOW if giver.fragment_s else 1  # the first tells whether it serves us
+            if len(giver.asked) < window and self._wants(donor):
                 copies = [index for index in self._audited if self._wants_copy(donor, index)]
                 index = copies[0] if copies else self._missing.popleft()
                 giver.progress_at = giver.progress_at if giver.asked else now
@@ -363,9 +365,12 @@ class Joiner:
         if len(self._late) > LATE_MAX:
             del self._late[next(iter(self._late))]
 
-    def _lost(self, peer: bytes, index: int, why: str) -> list[Effect]:
+    def _miss(self, index: int) -> None:
         if index not in self._audited:
             self._missing.append(index)
+
+    def _lost(self, peer: bytes, index: int, why: str) -> list[Effect]:
+        self._miss(index)
         return [Emit("fragment_lost", {"peer": peer.hex()[:8], "index": index, "why": why})]
 
     def _distrust(self, peer: bytes, fields: dict[str, float | None]) -> list[Effect]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from gossip.ledger import Ledger, message_bytes
 from gossip.protocol.events import DIAL_PATIENCE_S
 from gossip.protocol.wire_events import REPLACED, AddressTried, FramesReceived, LinkDown, LinkRefused, LinkUp, WireEvent
+from gossip.sim.uplink import Uplink
 from gossip.sim.world import World
 
 SILENCE_S = 4.0  # how long heartbeats need to notice a silent peer
@@ -27,7 +28,7 @@ class NetworkModel:
     delay_s: float = 0.01
     jitter_s: float = 0.005  # uniform around the delay
     loss: float = 0.0  # share of payloads (not control messages) that vanish
-    upload_bytes_per_s: float = math.inf  # of every host's own line, on which what it sends queues, whatever the kind
+    upload_bytes_per_s: float = math.inf  # of every host's own line, shared by its links
 
 
 @dataclass(slots=True, eq=False)
@@ -42,8 +43,8 @@ class _Host:
     deliver: Callable[[WireEvent], None]
     address: str
     ledger: Ledger
+    uplink: Uplink
     links: dict[bytes, _Link] = field(default_factory=dict)
-    line_free_at: float = 0.0  # when the last byte sent will have left
 
 
 class Network:
@@ -58,12 +59,14 @@ class Network:
 
     def attach(self, key: bytes, address: str, ledger: Ledger, deliver: Callable[[WireEvent], None]) -> SimTransport:
         """A new host. Returns the transport its engine uses."""
-        self._hosts[key] = _Host(deliver, address, ledger)
+        self._hosts[key] = _Host(deliver, address, ledger, Uplink(self._world, lambda: self.model.upload_bytes_per_s))
         return SimTransport(self, key)
 
     def crash(self, key: bytes) -> None:
         """The process is gone; its peers' kernels notice at once (a reset connection)."""
         host = self._hosts.pop(key, None)
+        if host is not None:
+            host.uplink.clear()
         for peer, link in host.links.items() if host is not None else ():
             self._close(peer, key, link, "connection reset")
 
@@ -128,8 +131,7 @@ class Network:
             self._hosts[peer].deliver(FramesReceived(key, tuple(frames)))
 
         link = sender.links[peer]
-        sender.line_free_at = max(sender.line_free_at, self._world.now()) + size / self.model.upload_bytes_per_s
-        self._over(link, key, peer, arrive, on_nobody=lambda: self._close(key, peer, link, "connection reset"))
+        self._over(link, key, peer, arrive, lambda: self._close(key, peer, link, "connection reset"), size)
         return True
 
     # -- How it is done ------------------------------------------------------------------------------
@@ -166,8 +168,9 @@ class Network:
         receiver: bytes,
         arrive: Callable[[], None],
         on_nobody: Callable[[], None] = lambda: None,
+        size: int = 0,
     ) -> None:
-        """Let something arrive over a link, in order; `on_nobody` where the other end is gone."""
+        """Let something of `size` bytes arrive over a link, in order; `on_nobody` where the other end is gone."""
 
         def happen() -> None:
             host = self._hosts.get(receiver)
@@ -178,12 +181,17 @@ class Network:
             else:
                 arrive()
 
-        # Never at the same time as the frame before it: between equal times the seed decides.
+        def leave() -> None:
+            # Never at the same time as the frame before it: between equal times the seed decides.
+            arrives_at = max(self._world.now() + self._delay_s(), link.last_arrival_at[receiver] + 1e-9)
+            link.last_arrival_at[receiver] = arrives_at
+            self._world.after(arrives_at - self._world.now(), happen)
+
         host = self._hosts.get(sender)
-        leaves_at = max(self._world.now(), host.line_free_at if host is not None else 0.0)
-        arrives_at = max(leaves_at + self._delay_s(), link.last_arrival_at[receiver] + 1e-9)
-        link.last_arrival_at[receiver] = arrives_at
-        self._world.after(arrives_at - self._world.now(), happen)
+        if host is None:
+            leave()
+        else:
+            host.uplink.send(link, size, leave)
 
     def _close(self, key: bytes, peer: bytes, link: _Link, reason: str) -> None:
         """`peer` closed its end: `key` sees that after all that was sent before."""

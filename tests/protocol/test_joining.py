@@ -85,9 +85,16 @@ def fine(*peers: bytes) -> ev.DonorsCompared:
 # -- Fragments -----------------------------------------------------------------------------------------
 
 
+def give_one(joiner: Joiner, peer: bytes, index: int, linked: list[bytes], now: float) -> list[tuple[bytes, int]]:
+    joiner.on_fragment(peer, fragment(index), b"x", now)
+    return asked(joiner.on_loaded(peer, index, now, linked))
+
+
 def test_two_donors_are_asked_at_once_each_for_a_window(joiner: Joiner) -> None:
-    """Half the time, half the load; a newcomer has nothing to give."""
-    requests = asked(joiner.on_tick(0.0, [A, B, C]))
+    """Half the time, half the load, once each has shown that it gives; a newcomer has nothing to give."""
+    first = asked(joiner.on_tick(0.0, [A, B, C]))
+    assert sorted(peer for peer, _ in first) == [A, B]
+    requests = [request for peer, index in first for request in give_one(joiner, peer, index, [A, B, C], 0.1)]
     assert [sum(peer == donor for peer, _ in requests) for donor in (A, B, C)] == [WINDOW, WINDOW, 0]
     assert len(set(requests)) == 2 * WINDOW
 
@@ -182,8 +189,9 @@ def test_a_late_fragment_is_as_good_as_any(joiner: Joiner) -> None:
 
 def test_a_dropped_payload_is_noticed_by_the_next(joiner: Joiner) -> None:
     """A link keeps the order: nobody waits for what was overtaken."""
-    (_, first), (_, second), *_ = asked(joiner.on_tick(0.0, [A]))
-    effects = joiner.on_fragment(A, fragment(second), b"x", 0.1)
+    ((_, shown),) = asked(joiner.on_tick(0.0, [A]))
+    (_, first), (_, second), *_ = give_one(joiner, A, shown, [A], 0.1)
+    effects = joiner.on_fragment(A, fragment(second), b"x", 0.2)
     assert names(effects) == ["fragment_lost"] and isinstance(effects[-1], ev.LoadFragment)
     assert first in [index for _, index in asked(joiner.on_loaded(A, second, 0.1, [A]))]
 

@@ -128,3 +128,26 @@ def test_both_ledgers_enter_what_travelled(town: Town) -> None:
     size = message_bytes((b"x" * 100, b"y" * 1000))
     assert town.ledgers[A].totals()["sent"]["exchange"].bytes == size
     assert town.ledgers[B].totals()["received"]["exchange"].bytes == size
+
+
+def test_a_line_is_shared_by_its_links_and_each_of_them_keeps_its_order() -> None:
+    """A ping to one peer does not wait for the megabytes another one is sent, and megabytes take their time."""
+    town = Town(NetworkModel(delay_s=0.01, jitter_s=0.0, upload_bytes_per_s=100_000))
+    town.link(A, B)
+    town.link(A, C)
+    for _ in range(2):
+        town.hosts[A].send(B, (b"header", bytes(100_000)), "state")
+    town.hosts[A].send(B, (b"after them",), "membership")
+    town.hosts[A].send(C, (b"ping",), "membership")
+    town.run(0.3)
+    assert town.kinds(C) == [LinkUp, FramesReceived] and town.kinds(B) == [LinkUp]
+    town.run(1.5)
+    assert town.kinds(B) == [LinkUp, FramesReceived]
+    town.run(0.4)
+    assert [event.frames[0] for event in town.heard[B] if isinstance(event, FramesReceived)] == [
+        b"header", b"header", b"after them",
+    ]  # fmt: skip
+    town.hosts[A].send(B, (b"header", bytes(100_000)), "state")
+    town.network.crash(A)
+    town.run(2)
+    assert town.kinds(B)[-1] == LinkDown and town.kinds(B).count(FramesReceived) == 3

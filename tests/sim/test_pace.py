@@ -58,11 +58,11 @@ def test_a_slow_line_nobody_told_us_of_is_filled_without_a_queue(count: int) -> 
         if swarm.world.now() > begin + 20:
             hosts = swarm.network._hosts
             before = before or {n.name: n.engine._ledger.total_bytes("sent") for n in swarm.alive()}
-            queues += [hosts[node.key].line_free_at - swarm.world.now() for node in swarm.alive()]
+            queues += [hosts[node.key].uplink.backlog_s() for node in swarm.alive()]
     queues.sort()
     uses = [(n.engine._ledger.total_bytes("sent") - before[n.name]) / (40 * CAP) for n in swarm.alive()]
     print(f"{count} nodes: uses {uses}, queue median {queues[len(queues) // 2]:.2f} s, worst {queues[-1]:.2f} s")
-    assert queues[len(queues) // 2] < 0.35 and queues[len(queues) * 95 // 100] < 0.6
+    assert queues[len(queues) // 2] < 0.35 and queues[len(queues) * 95 // 100] < 0.8
     # Four nodes fill their lines (0.998 to 1.0). Of two, one stays at 0.79: the queue that both measure stands at the
     # other's end, and nothing in a round trip tells at which.
     assert min(uses) > (0.95 if count > 2 else 0.7) and max(uses) > 0.95
