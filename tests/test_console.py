@@ -184,7 +184,9 @@ def test_everything_a_swarm_says_can_be_told() -> None:
         for t, name, fields in node.events:
             console.on_event({"t": t, "node": node.name, "event": name, **fields})
             if name in NODE_NOTES:
-                assert NODE_NOTES[name]({"t": t, "node": node.name, "event": name, **fields})
+                note = NODE_NOTES[name]({"t": t, "node": node.name, "event": name, **fields})
+                is_no_news = (name == "reachability" and not fields["code"]) or fields.get("is_known")
+                assert bool(note) != bool(is_no_news)
             told.add(name)
         drawn(console)
     assert {"status", "training", "state_received", "member_alive", "member_dead", "member_left", "leaving"} <= told

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 
 from gossip.protocol.events import DIAL_PATIENCE_S, Dial, Effect, Emit, HangUp, Send
 from gossip.protocol.membership import Membership, is_trained
-from gossip.protocol.messages import MembersRequest, Parting, State
+from gossip.protocol.messages import MembersRequest, Parting, State, Update
+from gossip.protocol.reachability import Reachability
 from gossip.protocol.severed import Severed
 from gossip.protocol.twins import Twins
+from gossip.protocol.views import Views
 from gossip.protocol.wire_events import REPLACED
 
 LINKS_WANTED = 8
@@ -70,6 +72,8 @@ class Links:
         self._retry: dict[bytes, _Retry] = {}
         self._severed = Severed(membership)
         self._twins = Twins()
+        self._views = Views(membership)
+        self.reachability = Reachability(membership, rng)
         self._told: dict[tuple[bytes, str], _Told] = {}
         self._rotate_at: float | None = None
         self._next_look_at = 0.0
@@ -82,11 +86,11 @@ class Links:
         """There is news of members: do not wait for the next look."""
         self._next_look_at = min(self._next_look_at, now)
 
-    def look_for(self, peers: Iterable[bytes], now: float) -> None:
-        """Others are linked with these: dial them at the next looks, however long they have been lost to us."""
-        for peer in peers:
-            self._retry.pop(peer, None)
-        self._next_lost_at = now
+    def on_members(self, peer: bytes, updates: Iterable[Update], now: float) -> None:
+        """`peer` says whom it knows: whoever is alive for it is dialed, however long it has been lost to us."""
+        for lost in self._views.on_members(peer, updates):
+            self._retry.pop(lost, None)
+            self._next_lost_at = now
         self.look_soon(now)
 
     def dial_seed(self, peer: bytes, address: str) -> list[Effect]:
@@ -106,7 +110,8 @@ class Links:
                 effects.append(self._dial(peer, address))
         return effects
 
-    def on_link_up(self, peer: bytes, dialed: bool, now: float) -> list[Effect]:
+    def on_link_up(self, peer: bytes, dialed: bool, now: float, address: str = "") -> list[Effect]:
+        """`address`: where it was dialed, or where it says that it listens."""
         self._dialing.pop(peer, None)
         self._parting.pop(peer, None)
         self._retry.pop(peer, None)
@@ -115,6 +120,7 @@ class Links:
             return []
         self.up[peer] = now
         effects: list[Effect] = [Emit("link_up", {"peer": peer.hex()[:8], "dialed": dialed})]
+        effects += self.reachability.on_link_up(peer, dialed, address, now)
         member = self._membership.members.get(peer)
         if member is not None and member.state == State.DEAD:
             effects.append(Send(peer, MembersRequest()))  # back from the other half of a network: who else is there?
@@ -129,6 +135,7 @@ class Links:
     def on_link_down(self, peer: bytes, now: float, reason: str) -> list[Effect]:
         self._parting.pop(peer, None)
         self._dialing.pop(peer, None)
+        self.reachability.on_link_down(peer)
         if self.up.pop(peer, None) is None:
             return []
         self._back_off(peer, now)
@@ -167,7 +174,7 @@ class Links:
                 effects += self._rotate(candidates[missing:])
                 self._forget_strangers()
             self._rotate_at = now + ROTATE_EVERY_S * self._rng.uniform(0.5, 1.5)
-        effects += self._severed.on_look(now)
+        effects += self._views.on_tick(now, self.up) + self.reachability.on_tick(now) + self._severed.on_look(now)
         for peer, address in self._severed.next_of(self._undialed(self._severed.addresses()), now):
             effects.append(self._dial(peer, address, CONNECT_QUICKLY_S))
         if now >= self._next_lost_at:

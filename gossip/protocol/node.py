@@ -30,8 +30,7 @@ from gossip.protocol.resuming import Choice, Resumed, Resuming
 from gossip.protocol.saving import Saving
 from gossip.protocol.settings import NodeSettings
 from gossip.protocol.settling import Settling
-from gossip.protocol.views import Views
-from gossip.protocol.wire_events import LinkDown, LinkRefused, LinkUp
+from gossip.protocol.wire_events import AddressTried, LinkDown, LinkRefused, LinkUp
 
 ADVICE = "a smaller learning rate may help"
 THE_RUN_IS_OVER = "the run is over"  # then why
@@ -46,7 +45,6 @@ class Node:
         self._rng = rng
         self.membership = Membership(settings.key, settings.address, rng, settings.incarnation)
         self.links = Links(self.membership, rng)
-        self.views = Views(self.membership)
         self.partners = Partners(self.membership, rng)
         self.exchanges = Exchanges(settings.incarnation, first_id=rng.getrandbits(31))
         self.pacing = Pacing(self.exchanges, settings)
@@ -69,6 +67,7 @@ class Node:
         self._done = self._restored(settings.resumed or Resumed())  # as far as the trainer has told us
         self._handlers: dict[type, Callable[[Any, float], list[ev.Effect]]] = {
             LinkUp: self._on_link_up,
+            AddressTried: lambda e, now: self.links.reachability.on_tried(e),
             LinkDown: self._on_link_down,
             LinkRefused: self._on_link_refused,
             ev.MessageReceived: self._on_message_received,
@@ -114,7 +113,7 @@ class Node:
         if self.phase == Phase.DONE:
             return math.inf
         machines = (
-            self.membership, self.links, self.views, self.exchanges, self.joiner, self.settling, self.reports,
+            self.membership, self.links, self.exchanges, self.joiner, self.settling, self.reports,
             self.saving, self.resuming, self.pacing,
         )  # fmt: skip
         return min(machine.next_deadline() for machine in machines)
@@ -134,7 +133,7 @@ class Node:
         effects = self.membership.on_link_up(event.peer)
         if len(self.links.up) >= LINKS_MAX and self._is_trained:
             effects += self.donor.point_elsewhere(event.peer)
-        effects += self.links.on_link_up(event.peer, event.dialed, now)
+        effects += self.links.on_link_up(event.peer, event.dialed, now, event.address)
         effects += self.joiner.on_link_up(event.peer, now, self.links.up)
         effects += [ev.Send(event.peer, msg.MembersRequest())] * self.resuming.is_undecided
         return effects + self.commands.on_link_up(event.peer, now)
@@ -180,10 +179,11 @@ class Node:
             case msg.Parting():
                 return self.links.on_parting(peer)
             case msg.Members(updates):
-                self.links.look_soon(now)
-                self.links.look_for(self.views.on_members(peer, updates), now)
+                self.links.on_members(peer, updates, now)
                 effects = self._on_updates(peer, updates, now) + self.joiner.on_members(now, linked)
                 return effects + self._choose_state(now, heard=True)
+            case msg.DialBackRequest() | msg.DialBack():
+                return self.links.reachability.on_message(peer, message, now)
             case msg.FragmentRequest(index):
                 in_debt = self.pacing.bucket.is_deep_in_debt(now)
                 return self.donor.on_request(peer, index, self._is_trained, now, in_debt)
@@ -368,7 +368,6 @@ class Node:
         self.progress.advance(now)
         effects = self.links.on_tick(now)
         effects += self.membership.on_tick(now, self.links.up)
-        effects += self.views.on_tick(now, self.links.up)
         effects += self.exchanges.on_tick(now)
         effects += self.joiner.on_tick(now, self.links.up)
         effects += self.links.seek(self.joiner.sought(now, self.links.up), now)

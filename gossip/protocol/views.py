@@ -28,9 +28,6 @@ class Views:
         self._asked_at: dict[bytes, float] = {}
         self._next_at = 0.0
 
-    def next_deadline(self) -> float:
-        return self._next_at
-
     def on_tick(self, now: float, linked: Iterable[bytes]) -> list[Effect]:
         if now < self._next_at:
             return []

@@ -83,6 +83,7 @@ class Swarm:
         self.world = World(seed)
         self.network = Network(self.world, network or NetworkModel())
         self.nodes: dict[str, SimNode] = {}
+        self.addresses: dict[str, str] = {}  # of those that advertise anything but NAME:7700
         self.owner = OwnerKey(hashlib.sha256(f"{seed} owner".encode()).digest())
 
     def add(
@@ -93,7 +94,7 @@ class Swarm:
         make_workers: MakeWorkers | None = None,
     ) -> SimNode:
         """Start a node. Without seeds it is the first of its swarm."""
-        known = tuple((self.nodes[seed].key, f"{seed}:7700") for seed in seeds)
+        known = tuple((self.nodes[seed].key, self.address_of(seed)) for seed in seeds)
         return self._start(name, known, pace or Pace(), make_workers, incarnation=0, disk=Disk())
 
     def restart(
@@ -119,7 +120,7 @@ class Swarm:
     ) -> SimNode:
         """disk: None for a node that comes back with nothing but its key."""
         key = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
-        address = f"{name}:7700"
+        address = self.address_of(name)
         is_back = incarnation > 0 and disk is not None
         disk = disk or Disk()
         settings = NodeSettings(
@@ -162,6 +163,9 @@ class Swarm:
         node = self.nodes[name] = SimNode(name, key, engine, disk, events)
         self._on(node, lambda node: node.engine.start())
         return node
+
+    def address_of(self, name: str) -> str:
+        return self.addresses.get(name, f"{name}:7700")
 
     def kill(self, name: str) -> None:
         """kill -9: no goodbye."""

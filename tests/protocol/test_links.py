@@ -141,9 +141,10 @@ def test_a_small_swarm_rotates_nothing(links: Links) -> None:
     """Everybody is linked with everybody: closing a link would only have it opened again."""
     learn(links, *map(key, range(4)))
     for look in range(240):
-        for effect in links.on_tick(look * LOOK_EVERY_S):
-            assert isinstance(effect, ev.Dial)
-            links.on_link_up(effect.peer, True, look * LOOK_EVERY_S)
+        effects = links.on_tick(look * LOOK_EVERY_S)
+        assert not any(isinstance(effect, ev.HangUp) for effect in effects)
+        for peer in dialed(effects):
+            links.on_link_up(peer, True, look * LOOK_EVERY_S)
 
 
 def test_a_storm_of_newcomers_pushes_out_neither_training_nor_a_transfer(links: Links) -> None:
@@ -165,3 +166,45 @@ def test_who_is_needed_now_is_dialed_beyond_the_wanted_links(links: Links) -> No
     assert dialed(links.seek([needed], 0.0)) == [needed] and links.seek([needed], 0.0) == []
     links.on_link_refused(needed, "x:1", "UNREACHABLE", "", 1.0)
     assert links.seek([needed], 1.1) == [] and dialed(links.seek([needed], 60.0)) == [needed]
+
+
+def test_a_peers_addresses_are_dialed_in_turn(links: Links) -> None:
+    """At once after each other, and quickly: only after the last of them do we wait."""
+    learn(links, key(1), address="a:1,b:1")
+    dials = []
+    for look in range(120):
+        for effect in links.on_tick(now := look * LOOK_EVERY_S):
+            if isinstance(effect, ev.Dial):
+                dials.append((now, effect.address))
+                assert effect.connect_s < ev.DIAL_PATIENCE_S
+                links.on_link_refused(key(1), effect.address, "UNREACHABLE", "", now)
+    assert [address for _, address in dials[:6]] == ["a:1", "b:1"] * 3
+    assert all(second[0] - first[0] <= LOOK_EVERY_S for first, second in zip(dials[::2], dials[1::2], strict=False))
+    assert dials[-1][0] - dials[-3][0] > 5, "and yet it backs off"
+
+
+def test_the_same_refusal_is_told_once(links: Links) -> None:
+    """The lost are dialed for ever: a log that says so each time drowns what is new. Another reason is news."""
+
+    def refuse(now: float, code: str) -> list[ev.Effect]:
+        return links.on_link_refused(key(1), "x:1", code, "why", now)
+
+    assert len(refuse(0.0, "UNREACHABLE")) == 1
+    assert not any(refuse(float(now), "UNREACHABLE") for now in range(1, 500))
+    (news,) = refuse(500.0, "BAD_TICKET")
+    assert news.fields["untold"] == 499 and not news.fields["is_known"]  # type: ignore[union-attr]
+    (again,) = refuse(1_200.0, "BAD_TICKET")
+    assert again.fields["is_known"]  # type: ignore[union-attr]
+    for number in range(5_000):
+        links.on_link_refused(number.to_bytes(32, "big"), "", "BAD_TICKET", "a stranger", 1.0)
+    assert len(links._told) <= 1_024
+
+
+def test_a_seed_that_left_is_looked_for_again(links: Links) -> None:
+    """It may be started again, and ours may be the only address it is known under: every few minutes."""
+    links.dial_seed(key(1), "x:1")
+    links.on_link_up(key(1), True, 0.0)
+    learn(links, key(1), state=State.LEFT)
+    links.on_link_down(key(1), 1.0, "it left")
+    times = [now for now, _ in play(links, 1_200, start=1.0)]
+    assert 3 <= len(times) <= 14
