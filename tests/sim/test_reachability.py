@@ -11,9 +11,9 @@ from gossip.protocol.reachability import RETEST_S, TRIALS_MAX, TRIALS_PER_PEER_M
 from gossip.sim.swarm import SimNode, Swarm, SwarmSettings
 
 
-def with_one(address: str, *shut: str, count: int = 4, seed: int = 4) -> tuple[Swarm, SimNode]:
+def with_one(address: str, *shut: str, count: int = 4, every_steps: int = 2_000) -> tuple[Swarm, SimNode]:
     """A swarm whose last node advertises `address`; what knocks at those of `shut` is swallowed."""
-    swarm = Swarm(seed, SwarmSettings(every_steps=8))
+    swarm = Swarm(4, SwarmSettings(every_steps=every_steps))
     swarm.addresses["odd"] = address
     for number in range(count - 1):
         swarm.add(f"n{number}", ("n0",) if number else ())
@@ -31,7 +31,7 @@ def verdicts(node: SimNode) -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize("address", ["", "odd:7700"], ids=["says so", "finds out"])
 def test_a_node_that_nobody_can_dial_exchanges_like_the_others(address: str) -> None:
     """It dials, and is exchanged with over the links it made."""
-    swarm, odd = with_one(address, "odd:7700")
+    swarm, odd = with_one(address, "odd:7700", every_steps=8)
     swarm.run(30)
     before = {node.name: node.node.exchanges.completed for node in swarm.alive()}
     answered = odd.node.exchanges.answered
@@ -77,7 +77,7 @@ def test_of_several_addresses_the_wrong_ones_are_dropped() -> None:
 
 def test_a_link_that_came_in_is_proof_enough() -> None:
     """In an open network nobody has to ask: no trial costs a handshake."""
-    swarm = swarm_of(6)
+    swarm = swarm_of(6, settings=SwarmSettings(every_steps=2_000))
     swarm.run(60)
     assert all(verdicts(node)[0][1] == "" for node in swarm.alive())
     proved = [node for node in swarm.alive() if any(not e["dialed"] for e in node.said("link_up"))]
