@@ -374,7 +374,7 @@ class Node:
         if self.phase in (Phase.TRAINING, Phase.PAUSED) and self.progress.is_over:
             effects += self._settle(now)
         if self.settling.exchange_is_due(now):
-            if self.settling.is_over(self.exchanges.completed, now):
+            if self.settling.is_over(self.exchanges.completed, self.links.up, now):
                 return effects + self._finish(self._why_over(), now)
             if self.pacing.bucket.balance(now) >= 0:
                 effects += self._exchange(1.0, 0.0, now)

@@ -135,7 +135,9 @@ class Progress:
 
     def _judge(self, now: float) -> None:
         # A newcomer only listens: what it believes of the end before it has a state is no verdict.
-        if not self._end or not self._clock.has_begun:
+        if self._clock.is_finding_its_place:
+            self._end = ""
+        elif not self._end or not self._clock.has_begun:
             if self._clock.samples >= self.samples_total:
                 self._end = f"{self.samples_total:,} samples are trained on"
             elif self._clock.run_s >= self._time_s:

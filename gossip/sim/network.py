@@ -56,6 +56,7 @@ class Network:
         self._hosts: dict[bytes, _Host] = {}
         self._cut: dict[tuple[bytes, bytes], None] = {}
         self._shut: dict[tuple[bytes, str], None] = {}
+        self.malice: dict[bytes, Callable[[Sequence[bytes]], Sequence[bytes]]] = {}  # what becomes of a host's frames
 
     def attach(self, key: bytes, address: str, ledger: Ledger, deliver: Callable[[WireEvent], None]) -> SimTransport:
         """A new host. Returns the transport its engine uses."""
@@ -121,6 +122,8 @@ class Network:
         sender = self._hosts.get(key)
         if sender is None or peer not in sender.links:
             return False
+        if key in self.malice:
+            frames = self.malice[key](frames)
         size = message_bytes(frames)
         sender.ledger.record("sent", kind, size)
         if len(frames) == 2 and self._world.rng.random() < self.model.loss:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gossip import wire
@@ -20,7 +20,7 @@ from gossip.ledger import Ledger
 from gossip.owner import OwnerKey, SwarmName, verifier
 from gossip.protocol import events as ev
 from gossip.protocol.invariants import check
-from gossip.protocol.messages import Message
+from gossip.protocol.messages import Message, Status
 from gossip.protocol.node import Node, NodeSettings
 from gossip.protocol.resuming import Resumed
 from gossip.protocol.wire_events import FramesReceived, WireEvent
@@ -60,6 +60,9 @@ class SwarmSettings:
     """What all simulated nodes share."""
 
     samples_total: int = 10**9
+    time_s: float = math.inf
+    target_accuracy: float = 0.0
+    plateau: int = 0
     batch: int = 32
     every_steps: int = 8
     blocks: float = 0.25
@@ -129,6 +132,9 @@ class Swarm:
             seeds=seeds,
             fragments=self.settings.fragments,
             samples_total=self.settings.samples_total,
+            time_s=self.settings.time_s,
+            target_accuracy=self.settings.target_accuracy,
+            plateau=self.settings.plateau,
             every_steps=self.settings.every_steps,
             blocks=self.settings.blocks,
             average_momentum=self.settings.average_momentum,
@@ -185,6 +191,11 @@ class Swarm:
         node = self.nodes[name]
         node.paused = True
         self.world.after(seconds, lambda: self._resume(node))
+
+    def lie(self, name: str, lie: Callable[[Status], Status]) -> None:
+        """From now on this node tells of itself what `lie` makes of its status; what it says of others stays true."""
+        key = self.nodes[name].key
+        self.network.malice[key] = lambda frames: _with_own_status(frames, key, lie)
 
     def cut(self, left: tuple[str, ...], right: tuple[str, ...]) -> None:
         """A partition between two groups."""
@@ -255,3 +266,14 @@ class Swarm:
         backlog, node.backlog = node.backlog, []
         for act in backlog:
             self._on(node, act)
+
+
+def _with_own_status(frames: Sequence[bytes], key: bytes, lie: Callable[[Status], Status]) -> Sequence[bytes]:
+    """The same message, but for what its sender says of itself."""
+    if len(frames) != 1:
+        return frames
+    message: Any = wire.decode_message(frames[0])
+    if not hasattr(message, "updates"):
+        return frames
+    told = tuple(u if u.key != key else replace(u, status=lie(u.status)) for u in message.updates)
+    return (wire.encode_message(replace(message, updates=told)),)

@@ -40,9 +40,9 @@ class Play:
         return self
 
     def hear(self, key: bytes, samples: float, rate: float = RATE, phase: Phase = Phase.TRAINING, **said: Any) -> None:
-        """From itself, now. Where nothing else is said B reads nothing and the others much: the median is ours."""
+        """From itself, now. Unless said, B reads next to nothing and the others much: the median is ours."""
         self._sequence += 1
-        said = {"swarm_samples": 0 if key == B else 10**12, "run_s": self.clock.run_s} | said
+        said = {"swarm_samples": 1 if key == B else 10**12, "run_s": self.clock.run_s} | said
         status = Status(self._sequence, phase, samples=int(samples), samples_per_s=rate, **said)
         self.membership.on_updates(key, (Update(key, "x:1", 0, State.ALIVE, status),), self.now)
 
@@ -196,12 +196,12 @@ def test_who_is_ahead_waits_at_half_speed(play: Play) -> None:
     play.begin()
     for _ in range(20):
         for key in (A, B):
-            play.hear(key, play.trained, swarm_samples=0)
+            play.hear(key, play.trained, swarm_samples=1)
         play.go(0.5)
     assert play.clock.samples == pytest.approx(600 + 3 * 10 * RATE / 2, rel=0.1)
     before = play.clock.samples
     for _ in range(20):
-        play.hear(A, play.trained, swarm_samples=0)
+        play.hear(A, play.trained, swarm_samples=1)
         play.hear(B, play.trained, swarm_samples=10**12)
         play.go(0.5)
     assert play.clock.samples - before == pytest.approx(3 * 10 * RATE, rel=0.05)

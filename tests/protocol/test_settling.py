@@ -8,7 +8,7 @@ import pytest
 
 from gossip.protocol.membership import Membership
 from gossip.protocol.messages import Phase, State, Status, Update
-from gossip.protocol.settling import EXCHANGE_EVERY_S, EXCHANGES, PATIENCE_S, Settling
+from gossip.protocol.settling import EXCHANGE_EVERY_S, EXCHANGES, LONELY_S, PATIENCE_S, Settling
 
 A, B = b"a" * 32, b"b" * 32
 
@@ -30,8 +30,8 @@ def settling(membership: Membership) -> Settling:
 
 def test_a_lonely_node_is_done_at_once(membership: Membership) -> None:
     """There is nobody to agree with."""
-    assert settling(membership).is_over(0, 0.0)
-    assert not Settling(membership).is_over(0, 0.0), "not before it has begun"
+    assert settling(membership).is_over(0, [A, B], 0.0)
+    assert not Settling(membership).is_over(0, [A, B], 0.0), "not before it has begun"
 
 
 def test_enough_exchanges_after_the_last_has_arrived(membership: Membership) -> None:
@@ -39,33 +39,43 @@ def test_enough_exchanges_after_the_last_has_arrived(membership: Membership) -> 
     machine = settling(membership)
     hear(membership, A, Phase.TRAINING)
     hear(membership, B, Phase.SETTLING)
-    assert not machine.is_over(EXCHANGES, 1.0)
+    assert not machine.is_over(EXCHANGES, [A, B], 1.0)
     hear(membership, A, Phase.SETTLING, sequence=2)
-    assert not machine.is_over(EXCHANGES, 2.0)
-    assert not machine.is_over(2 * EXCHANGES - 1, 3.0)
-    assert machine.is_over(2 * EXCHANGES, 3.0)
+    assert not machine.is_over(EXCHANGES, [A, B], 2.0)
+    assert not machine.is_over(2 * EXCHANGES - 1, [A, B], 3.0)
+    assert machine.is_over(2 * EXCHANGES, [A, B], 3.0)
 
 
 def test_patience_ends(membership: Membership) -> None:
     """One that hangs in its last step, alive or not, costs eight seconds."""
     machine = settling(membership)
     hear(membership, A, Phase.TRAINING)
-    assert not machine.is_over(99, PATIENCE_S)
-    assert machine.is_over(99, PATIENCE_S + 0.1)
+    assert not machine.is_over(99, [A, B], PATIENCE_S)
+    assert machine.is_over(99, [A, B], PATIENCE_S + 0.1)
 
 
 def test_the_departed_are_not_waited_for(membership: Membership) -> None:
     """Nor is one that is done, nor a newcomer that never got its state."""
     machine = settling(membership)
     hear(membership, A, Phase.DONE)
-    assert machine.is_over(0, 0.1)
+    assert machine.is_over(0, [A, B], 0.1)
     hear(membership, A, Phase.TRAINING, sequence=2)
-    assert not machine.is_over(0, 0.1)
+    assert not machine.is_over(0, [A, B], 0.1)
     hear(membership, A, Phase.TRAINING, sequence=3, state=State.LEFT)
-    assert machine.is_over(0, 0.2)
+    assert machine.is_over(0, [A, B], 0.2)
     hear(membership, B, Phase.JOINING)
-    machine.is_over(0, 0.3)
-    assert machine.is_over(EXCHANGES, 0.4)
+    assert not machine.is_over(0, [A, B], 0.3)
+    assert machine.is_over(0, [A, B], 0.3 + LONELY_S)
+
+
+def test_who_has_nobody_left_to_mix_with_goes(membership: Membership) -> None:
+    """News of goodbyes are late in a larger swarm: some are believed to be there, and no link leads to them."""
+    machine = settling(membership)
+    hear(membership, A, Phase.SETTLING)
+    assert not machine.is_over(0, [A], 0.5) and not machine.is_over(0, [B], 1.0)
+    assert not machine.is_over(0, [A], 1.5), "a link was only just replaced"
+    assert not machine.is_over(0, [], 2.0)
+    assert machine.is_over(0, [], 2.0 + LONELY_S)
 
 
 def test_exchanges_are_due_at_a_steady_pace(membership: Membership) -> None:
