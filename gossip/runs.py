@@ -48,7 +48,7 @@ class RunFolder:
             run = cls(_claim(wanted) if wanted else _next_free(under, experiment.name))
         except OSError as error:
             raise SpecError(f"{path}: cannot make the run's folder ({error.strerror}); choose another") from error
-        run._write_spec(experiment)
+        run.write_spec(experiment)
         run.note(spec=json.loads(experiment.canonical()), **_circumstances())
         return run
 
@@ -70,6 +70,11 @@ class RunFolder:
             return EventFile(self.events)
         except OSError as error:
             raise SpecError(f"{self.events}: cannot be written ({error.strerror}); choose another folder") from error
+
+    @property
+    def name(self) -> str:
+        """The run's: of a node that a launcher started, the launcher's."""
+        return self.path.parents[1].name if self.path.parent.name == "nodes" else self.path.name
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -146,7 +151,7 @@ class RunFolder:
         """The saved parameters as float32[model.dim]. Raises SpecError where the file is missing or another model's."""
         return load_parameters(self.model, model)
 
-    def _write_spec(self, experiment: Experiment) -> None:
+    def write_spec(self, experiment: Experiment) -> None:
         """spec.toml, and beside it the recipe, where that is not one of ours: a joiner got it from its swarm."""
         name = experiment.recipe.name
         try:

@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import math
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -289,6 +290,10 @@ def _experiment(
         raise SpecError(f'{source}: node.listen = {node.listen!r}: expected {ENDPOINT_EXPECTED}; or "none"')
     if node.advertise and not is_advertisable(node.advertise):
         raise SpecError(f"{source}: node.advertise = {node.advertise!r}: expected {ADVERTISE_EXPECTED}")
+    try:
+        _ = "{file}" in node.backup and shlex.split(node.backup)
+    except ValueError as error:
+        raise SpecError(f"{source}: node.backup = {node.backup!r}: not a command ({error})") from error
     if bool(model.preset) == bool(model.layers):
         raise SpecError(f"{source}: [model] expects either preset or layers, one of the two")
     try:

@@ -7,7 +7,6 @@ answers go into the engine, the engine's effects go out through its ports.
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import os
 import queue
@@ -20,7 +19,7 @@ from typing import Any
 
 from gossip import wire
 from gossip.addresses import NONE
-from gossip.checkpoint import Checkpoint
+from gossip.backup import COMMAND_TIMEOUT_S
 from gossip.codec.body import Encoded
 from gossip.data.partition import shard_of_key
 from gossip.data.store import Dataset, load_dataset
@@ -39,6 +38,7 @@ from gossip.live.entering import (
     to_remember,
 )
 from gossip.live.home import Addresses, find_home, new_keys
+from gossip.live.keeping import Keeper
 from gossip.live.stopping import StopButton, on_standard_input
 from gossip.live.tickets import SEEDS_MAX, mint, parse_ticket
 from gossip.live.transport import ZmqTransport
@@ -49,15 +49,15 @@ from gossip.owner import verifier
 from gossip.pidfile import PidFile
 from gossip.protocol import events as ev
 from gossip.protocol.node import Node, NodeSettings
-from gossip.protocol.resuming import Resumed
 from gossip.runs import RunFolder
 from gossip.spec import Experiment
 from gossip.training import mixer
-from gossip.training.trainer import Trainer, TrainerState
+from gossip.training.trainer import Trainer
 from gossip.training.work import Work
 from gossip.units import bytes_per_s_of
 
 LAST_LOOK_S = 0.5  # a node that was told to stop evaluates for this long at most
+LAST_BACKUP_S = 30.0  # and this long for the copy outside, which may go over a network
 REST_S = 1.0  # and waits this long for a step in hand: a large batch must not hold up Ctrl-C
 
 
@@ -139,13 +139,20 @@ class _LiveNode:
         key, shard = self.transport.key.hex()[:8], self._shard()
         started = {"key": key, "address": self.transport.address, "shard": shard, "pid": os.getpid()}
         self.observe("started", started | {"incarnation": self.entry.incarnation})
-        self.checkpoints = self.folder.checkpoints
-        self.checkpoints.sweep()
         self.model, self.trainer = self._prepare(shard)
-        self.resumed = self._restore(shard) if self.entry.was_here else None
+        self.keeper = Keeper(
+            self.folder,
+            self.experiment,
+            self.trainer,
+            shard,
+            node=f"{self.options.name}-{key}",
+            observe=self.observe,
+            wake=self.transport.wake,
+        )
+        self.resumed = self.keeper.restore(self.ledger) if self.entry.was_here else None
         self.workers = LiveWorkers(
             self.trainer,
-            Work(self.trainer, self._on_encoded, lambda state, notes: self._save(shard, state, notes)),
+            Work(self.trainer, self._on_encoded, self.keeper.save),
             self.experiment.exchange.every_steps_first,
             self._post,
         )
@@ -186,32 +193,6 @@ class _LiveNode:
         mixer.warm_up()
         self.observe("prepared", {"parameters": model.dim, "train_samples": len(indices)})
         return model, trainer
-
-    def _restore(self, shard: int) -> Resumed:
-        """Go on where the newest good checkpoint stands. Raises GossipError where all of them are bad."""
-
-        def accept(checkpoint: Checkpoint) -> None:
-            notes = checkpoint.notes
-            if (notes.get("spec"), notes.get("shard")) != (self.experiment.hash.hex(), shard):
-                raise SpecError("of another experiment, or another shard")
-            self.trainer.restore(TrainerState(checkpoint.arrays, notes.get("trainer", {})))
-
-        checkpoint, wrong = self.checkpoints.load(accept)
-        for why in wrong:
-            self.observe("checkpoint_refused", {"why": why})
-        if checkpoint is None:
-            return Resumed()
-        self.checkpoints.set_aside(newer_than=checkpoint.step)
-        notes = checkpoint.notes["node"]
-        self.ledger.restore(notes["ledger"])
-        fields = {"step": self.trainer.steps, "samples": self.trainer.samples, "file": checkpoint.path.name}
-        self.observe("restored", fields)
-        return Resumed(steps=self.trainer.steps, samples=self.trainer.samples, notes=notes)
-
-    def _save(self, shard: int, state: TrainerState, notes: dict[str, Any]) -> int:
-        """On the saver's thread, or, at the end, on ours. Raises OSError."""
-        noted = {"spec": self.experiment.hash.hex(), "shard": shard, "trainer": state.counters, "node": notes}
-        return self.checkpoints.save(state.counters["steps"], state.arrays, noted).stat().st_size
 
     def _engine(self) -> Engine:
         experiment = self.experiment
@@ -269,6 +250,7 @@ class _LiveNode:
             self.engine.tick_if_due()
             if job := self.addresses.look(self.engine.node, time.monotonic()):
                 self.workers.on_saver(job)
+            self.keeper.say()
 
     def _post(self, event: ev.Input) -> None:
         """An answer of the workers, from their threads."""
@@ -283,7 +265,8 @@ class _LiveNode:
 
     def result(self) -> dict[str, Any]:
         """Save everything, look at all held-out samples, and say how it went."""
-        self._save_last()
+        if self.trainer.steps and not self.workers.has_diverged:
+            self.keeper.save_last(self.engine.notes(), self._why_not_saved())
         trainer, exchanges = self.trainer, self.engine.node.exchanges
         # With a step still in hand there is no looking: x is somewhere between two steps, which is good enough to
         # save, and the last accuracy we told the swarm is what we know.
@@ -314,24 +297,14 @@ class _LiveNode:
         if trainer.steps and trainer.is_finite():
             self.folder.save_model(self.model, trainer.x, self.experiment)
         self.folder.note(result=result)
+        self.keeper.back_up_last(COMMAND_TIMEOUT_S if self.stop.reason is None else LAST_BACKUP_S)
         self.observe("finished", result)
         return result | {"run": str(self.folder.path)}
 
-    def _save_last(self) -> None:
-        """A checkpoint of the very end. Where there can be none, the last one is still there."""
-        if not self.trainer.steps or self.workers.has_diverged:
-            return
-        if not self.has_rested or self.workers.is_still_saving:
-            why = "the disk is still busy with the one before" if self.has_rested else "a step is still in hand"
-            self.observe("checkpoint_skipped", {"why": why})
-            return
-        try:
-            if self.trainer.is_finite():
-                size = self._save(self._shard(), self.trainer.state_in_place(), self.engine.notes())
-                self.observe("checkpoint_saved", {"step": self.trainer.steps, "bytes": size})
-        except OSError as error:
-            kind = errno.errorcode.get(error.errno or 0, "UNKNOWN")
-            self.observe("checkpoint_failed", {"kind": kind, "why": str(error)})
+    def _why_not_saved(self) -> str:
+        if not self.has_rested:
+            return "a step is still in hand"
+        return "the disk is still busy with the one before" if self.workers.is_still_saving else ""
 
     def _outcome(self) -> str:
         """finished: with the swarm. left: earlier, in order. failed: its training went wrong."""

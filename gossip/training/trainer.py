@@ -266,7 +266,7 @@ class Trainer:
     def restore(self, state: TrainerState) -> None:
         """Go on where `state` was taken, on the same shard in the same order. Raises DataError where it is another's.
 
-        Whatever is raised, nothing has changed.
+        The batch is not part of it: where it follows the machine's speed, that is measured anew.
         """
         arrays, counters = self._arrays(), state.counters
         for name, array in arrays.items():

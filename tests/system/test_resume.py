@@ -194,3 +194,28 @@ def test_a_node_that_is_killed_again_and_again_ends_where_a_calm_one_does(tmp_pa
     assert found["kills"] == 20 and found["restored"] >= 10
     assert found["longest_lost_s"] < patient(INTERVAL_S + SLACK_S)
     assert abs(found["accuracy_killed"] - found["accuracy_calm"]) < 0.005
+
+
+def test_a_run_is_copied_outside_the_swarm(start: Start, start_node: Start, write_spec: WriteSpec) -> None:
+    """From its first checkpoint on; what is there can be evaluated by itself, and holds no key."""
+    spec = write_spec(node_backup="copies", **LOCAL)
+    node = start_node(spec, name="it")
+    node.wait_for("backup_made")
+    node.interrupt()
+    assert node.wait() == 0
+    (copy,) = (node.cwd / "copies").iterdir()
+    assert copy.name.startswith("it-it-")
+    found = start("eval", copy, "--json", name="eval").result()
+    assert found["accuracy"] == json.loads((copy / "run.json").read_text())["result"]["accuracy"] > 0.5
+    assert sorted(path.name for path in copy.iterdir()) == ["checkpoints", "model.safetensors", "run.json", "spec.toml"]
+
+
+def test_a_backup_that_fails_is_said_once_and_stops_nothing(start_node: Start, write_spec: WriteSpec) -> None:
+    node = start_node(write_spec(node_backup="no-such-command {file}", **LOCAL), name="it")
+    failed = node.wait_for("backup_failed")
+    assert "no-such-command: cannot be run" in failed["why"]
+    node.wait_for("checkpoint_saved", when=lambda e: e["t"] > failed["t"])
+    node.interrupt()
+    assert node.wait() == 0
+    assert len(node.all("backup_failed")) == 1
+    assert node.out.read_text().count("no backup could be made") == 1

@@ -1,0 +1,115 @@
+"""Copies of a run outside the swarm: in a folder, or wherever a command of the user's takes them.
+
+`[node] backup` names a folder, which gets a small run folder of its own (`gossip eval` reads it), or a command with
+{file} in it, which is run without a shell with the model's path put in. A backup is made from a checkpoint that is on
+the disk already, on a thread of its own: neither training nor the next checkpoint waits for it. It holds no secret:
+no key, no swarm.json, nothing of [node].
+"""
+
+from __future__ import annotations
+
+import queue
+import shlex
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from gossip.checkpoint import Checkpoint, read_checkpoint
+from gossip.errors import GossipError, SpecError
+from gossip.models.model import Model
+from gossip.observe import write_atomically
+from gossip.runs import RunFolder
+from gossip.spec import Experiment, NodeSpec
+
+EVERY_S = 600.0
+COMMAND_TIMEOUT_S = 600.0
+WORDS_MAX = 300  # characters of a command's last words
+
+# What came of one: "" or why it failed.
+Done = Callable[[str], None]
+
+
+class Backup:
+    """Makes backups of one run, one at a time, at most every EVERY_S."""
+
+    def __init__(
+        self, target: str, run: RunFolder, experiment: Experiment, model: Model, folder_name: str, on_done: Done
+    ) -> None:
+        """target: as in [node] backup, not empty. on_done is called from the backup's thread."""
+        self._target = target
+        self._run = run
+        self._experiment = experiment
+        self._model = model
+        self._folder_name = folder_name
+        self._on_done = on_done
+        self._last_at: float | None = None
+        self._mailbox: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+        self._is_busy = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="backup", daemon=True)
+        self._thread.start()
+
+    def on_checkpoint(self, path: Path, now: float) -> None:
+        """A checkpoint was written: copy it if that is due. now: seconds, monotonic."""
+        if self._is_busy.is_set() or (self._last_at is not None and now < self._last_at + EVERY_S):
+            return
+        self._last_at = now
+        self._post(path)
+
+    def last(self, path: Path, patience_s: float) -> None:
+        """The run has ended, or is left: one more, and wait for it."""
+        self._post(path)
+        self._mailbox.put(None)
+        self._thread.join(patience_s)
+        if self._thread.is_alive():
+            self._on_done(f"it takes longer than {patience_s:g} s")
+
+    def _post(self, path: Path) -> None:
+        self._is_busy.set()
+        self._mailbox.put(path)
+
+    def _work(self) -> None:
+        while (path := self._mailbox.get()) is not None:
+            try:
+                self._make(read_checkpoint(path))
+            except (GossipError, OSError, ValueError) as error:
+                self._on_done(str(error))
+            else:
+                self._on_done("")
+            self._is_busy.clear()
+
+    def _make(self, checkpoint: Checkpoint) -> None:
+        x = checkpoint.arrays["x"]
+        if "{file}" in self._target:
+            self._run.save_model(self._model, x, self._experiment)
+            run_command(self._target, self._run.model)
+            return
+        copy = RunFolder(Path(self._target) / self._folder_name)
+        copy.path.mkdir(parents=True, exist_ok=True)
+        experiment = msgspec.structs.replace(self._experiment, node=NodeSpec())
+        facts = {key: value for key, value in self._run.notes().items() if key != "node"}
+        copy.write_spec(experiment)
+        copy.note(**facts)
+        copy.save_model(self._model, x, experiment)
+        write_atomically(copy.checkpoints.folder / checkpoint.path.name, checkpoint.path.read_bytes())
+        for old in copy.checkpoints.paths():
+            if old.name != checkpoint.path.name:
+                old.unlink()
+
+
+def run_command(command: str, file: Path) -> None:
+    """Run a command with `file` in the place of {file}, without a shell. Raises SpecError with its last words."""
+    words = [word.replace("{file}", str(file)) for word in shlex.split(command)]
+    try:
+        ended = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False
+        )
+    except OSError as error:
+        raise SpecError(f"{words[0]}: cannot be run ({error.strerror})") from error
+    except subprocess.TimeoutExpired as error:
+        raise SpecError(f"{words[0]}: not done within {COMMAND_TIMEOUT_S:g} s") from error
+    if ended.returncode:
+        said = ended.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {ended.returncode}"]
+        raise SpecError(f"{words[0]}: {said[-1][:WORDS_MAX]}")
