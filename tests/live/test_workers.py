@@ -66,7 +66,8 @@ def test_what_is_asked_between_steps_is_answered_while_training_goes_on() -> Non
     loop.workers.submit(ev.Evaluate(full=False))
     assert loop.wait_for(ev.Evaluated).samples == 1000
     steps = trainer.steps
-    assert loop.wait_for(ev.StepsDone).steps > steps - 2
+    while loop.wait_for(ev.StepsDone).steps <= steps:  # reports of earlier steps may still wait in the inbox
+        pass
     loop.workers.close()
 
 
