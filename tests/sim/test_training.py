@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -119,11 +120,12 @@ def test_a_joiner_at_half_time_ends_level_though_every_fifth_payload_is_lost() -
 
 def test_momentum_travels_through_whole_nodes() -> None:
     """With a short period, "auto" averages it while there are steps to come, and not in the last rounds."""
-    network = NetworkModel(delay_s=0.005, jitter_s=0.003, loss=0.1)
-    # A seed with which nobody's first offer is lost: it would hold its slot for the whole 3 s.
+    network = NetworkModel(delay_s=0.005, jitter_s=0.003)
     play = TrainingSwarm(3, "classes(3)", network, samples=30_000, every_steps=4, average_momentum="auto")
     for shard, name in enumerate("abcd"):
         play.add(name, shard, ("a",) if shard else ())
+    play.swarm.run(0.5)  # a first offer that is lost would hold its slot for the whole 3 s
+    play.swarm.network.model = replace(network, loss=0.1)
     assert play.swarm.run(600, lambda: not play.swarm.alive())
     for node in play.swarm.nodes.values():
         settled_at = next(at for at, name, _ in node.events if name == "settling")
