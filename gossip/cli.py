@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from gossip import __version__
-from gossip.commands import background, owner, status
+from gossip.commands import background, doctor, owner, plan, status
 from gossip.commands import ticket as tickets
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
@@ -204,7 +204,17 @@ def predict(run: str, image: Path, as_json: bool) -> None:
     _print_json(predict_image(run, image), as_json)
 
 
-for command in (owner.pause, owner.resume, owner.stop, owner.set_, owner.owner_key, status.status, tickets.ticket):
+for command in (
+    owner.pause,
+    owner.resume,
+    owner.stop,
+    owner.set_,
+    owner.owner_key,
+    status.status,
+    tickets.ticket,
+    plan.plan,
+    doctor.doctor,
+):
     cli.add_command(command)
 
 
