@@ -22,7 +22,8 @@ from processes import GossipProcess, spec_text
 from gossip.observe import Event
 
 INTERVAL_S = 1.0
-LIFE_S = (0.3, 3.0)  # a start takes about a second
+EARLY = 0.2  # the share of lives that end at any moment of the start, which takes about a second
+START_S, LIFE_S = 1.5, 3.0  # at most, after the process began, or after it began to train
 SLACK_S = 2.0  # a save's duration, and a tick's lateness on a busy machine
 
 
@@ -35,16 +36,29 @@ def write_spec(folder: Path, samples: int) -> Path:
     return path
 
 
-def lost_s(events: list[Event], killed_at: float) -> float:
+def lost_s(victim: GossipProcess, killed_at: float) -> float:
     """Seconds of training of the life that was just ended which the disk knows nothing of."""
-    start = max((n for n, event in enumerate(events) if event["event"] == "started"), default=0)
-    marks = [event["t"] for event in events[start:] if event["event"] in ("training", "checkpoint_saved")]
-    return killed_at - marks[-1] if marks else 0.0
+    marks = [e["t"] for e in victim.events if e["event"] in ("training", "checkpoint_saved")]
+    return killed_at - marks[-1] if marks and marks[-1] > victim.began_at else 0.0
+
+
+def wait_for_its_hour(victim: GossipProcess, draw: random.Random) -> bool:
+    """Until a random moment of this life; False where it has ended by itself before."""
+    is_early, start_s, life_s = draw.random() < EARLY, draw.uniform(0, START_S), draw.uniform(0, LIFE_S)
+    try:
+        if is_early:
+            victim.process.wait(start_s)
+        else:
+            victim.wait_for("training", 60.0, when=lambda e: e["t"] > victim.began_at)
+            victim.process.wait(life_s)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
 
 
 def check_life(events: list[Event]) -> None:
     """What the last start restored is the newest checkpoint that was said to be saved before it, or a newer one."""
-    start = max(n for n, event in enumerate(events) if event["event"] == "started")
+    start = max((n for n, event in enumerate(events) if event["event"] == "started"), default=0)
     saved = [event["step"] for event in events[:start] if event["event"] == "checkpoint_saved"]
     restored = [event["step"] for event in events[start:] if event["event"] == "restored"]
     assert not any(event["event"] in ("checkpoint_refused", "checkpoint_failed") for event in events)
@@ -59,10 +73,7 @@ def kill_often(folder: Path, kills: int, seed: int, samples: int) -> dict[str, A
     done, longest_lost_s = 0, 0.0
     while done < kills:
         victim = GossipProcess(*words, cwd=folder, name="victim")
-        try:
-            victim.process.wait(draw.uniform(*LIFE_S))
-        except subprocess.TimeoutExpired:
-            done += 1
+        done += wait_for_its_hour(victim, draw)
         victim.process.kill()
         killed_at = time.time()
         is_over = victim.process.wait() == 0
@@ -70,7 +81,7 @@ def kill_often(folder: Path, kills: int, seed: int, samples: int) -> dict[str, A
         assert is_over or victim.process.returncode == -9, victim.story()
         if victim.events:
             check_life(victim.events)
-            longest_lost_s = max(longest_lost_s, lost_s(victim.events, killed_at))
+            longest_lost_s = max(longest_lost_s, lost_s(victim, killed_at))
         if is_over:
             break
     else:
