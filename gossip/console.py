@@ -295,6 +295,8 @@ NODE_NOTES: dict[str, Callable[[Event], str]] = {
     "prepared": lambda e: (
         f"{e.get('parameters', 0):,} parameters, {counted(e.get('train_samples', 0), 'sample')} of its own"
     ),
+    "no_donor": lambda e: f"nobody alive holds a state to give, for {e.get('seconds', 0.0):.0f} s now; waiting",
+    "donor_distrusted": lambda e: f"{_peer(e)} gave a state that is no good: it is thrown away, others are asked",
     "state_received": lambda e: f"state received from {', '.join(e.get('donors') or ['the swarm'])}",
     "member_alive": lambda e: f"{_peer(e)} is here",
     "member_dead": lambda e: _with(e, f"{_peer(e)} is dead"),
