@@ -33,7 +33,7 @@ DEAD_BAND_S = 0.5  # of the swarm's samples: clocks closer than this to the medi
 RUN_DEAD_BAND_S = 0.3  # what is first-hand is as old as a recount and a one-way delay
 # Of the swarm's speed: so a clock goes back to its own sum once the median lets it. Without that what a median of late
 # news took from everybody while a swarm of 64 formed was missing for good (2 % at 60 s; each one's own sum: 0.05 %).
-RETURN = 0.05
+RETURN = 0.1
 MAJORITY = 3  # reports, of which one may be a lie
 PLACE_S = 5.0  # so long a newcomer that knew fewer is silent on the clock, and jumps if it is as much as this off
 SPEED_OVER_S = 5.0  # own speed is measured over this long: one period of a slow node says little
@@ -152,8 +152,9 @@ class SwarmClock:
         trained = self._trained()
         self._begun_from = len(trained)
         rates = self._rates(now, own=self.has_begun)
-        self._speed.guess = _lower_median(rates)
-        self._ordinary_per_s = _lower_median(rates) if len(rates) > 1 else 0.0  # one alone may lie
+        told = [rate for rate in rates if rate > 0]
+        self._speed.guess = _lower_median(told) if len(told) > 1 else 0.0  # one alone may lie, and we would repeat it
+        self._ordinary_per_s = _lower_median(rates) if len(rates) > 1 else 0.0
         if trained:
             swarm_per_s = sum(map(self._believed_rate, trained))
             self._run_s = max(self._floor[1], self._run_s_of(trained, now))
@@ -236,8 +237,8 @@ class SwarmClock:
         median = _lower_median((here, *(m.status.swarm_samples + age_s * swarm_per_s for m, age_s in read)))
         self._swarm_per_s = swarm_per_s
         done = swarm_per_s * elapsed_s
-        self._pulled += _pull(here, median, DEAD_BAND_S * swarm_per_s, done)
-        self._pulled -= math.copysign(min(abs(self._pulled), RETURN * done), self._pulled)
+        pull = _pull(here, median, DEAD_BAND_S * swarm_per_s, done)
+        self._pulled += pull or -math.copysign(min(abs(self._pulled), RETURN * done), self._pulled)
         self._samples = max(self._samples, self._start + self._pulled + total)
 
     def _count(self, member: Member, age_s: float, elapsed_s: float, now: float) -> None:

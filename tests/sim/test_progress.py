@@ -48,14 +48,15 @@ def play(count: int, seed: int, settings: SwarmSettings, spread: float = 1.0) ->
 
 
 @pytest.mark.parametrize(
-    ("count", "seed"), [(4, 1), (4, 2), (16, 1), (16, 2), pytest.param(64, 1, marks=pytest.mark.slow)]
+    ("count", "seed"),
+    [(4, 1), (4, 2), (16, 1), (16, 2), pytest.param(64, 1, marks=[pytest.mark.slow, pytest.mark.timeout(400)])],
 )
 def test_the_clock_is_right_among_fast_and_slow_nodes_that_come_and_go(count: int, seed: int) -> None:
     """Speeds 10x apart, crashes, joins: nobody's reading is off by more than 2 %, and they differ by 1 % at most."""
     swarm = play(count, seed, SwarmSettings(), spread=10)
     rng = random.Random(seed)
-    swarm.run(60)
-    for round_ in range(4):
+    swarm.run(60 if count < 64 else 100)  # until news of everybody have come to everybody
+    for round_ in range(4 if count < 64 else 1):
         swarm.kill(rng.choice([node.name for node in swarm.alive()]))
         swarm.add(f"j{round_}", (swarm.alive()[0].name,), Pace(step_s=STEP_S * 10 ** rng.random()))
         swarm.run(20)
