@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from gossip import __version__
-from gossip.commands import background, doctor, owner, plan, status
+from gossip.commands import background, doctor, owner, plan, status, unit
 from gossip.commands import ticket as tickets
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
@@ -214,6 +214,7 @@ for command in (
     tickets.ticket,
     plan.plan,
     doctor.doctor,
+    unit.unit,
 ):
     cli.add_command(command)
 

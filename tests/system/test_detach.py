@@ -77,3 +77,19 @@ def test_of_several_nodes_stop_wants_to_know_which(start: Start, write_spec: Wri
     process = start("stop")
     assert process.wait() == 1
     assert f"2 nodes run there; say which: {runs[0]}, {runs[1]}" in process.err.read_text()
+
+
+def test_a_unit_is_made_of_a_node_that_has_begun_once(start: Start, write_spec: WriteSpec, tmp_path: Path) -> None:
+    """By its spec: it is begun, stopped, and its unit goes on from the folder; only the unit is printed."""
+    process = start("unit", write_spec(), *QUIET, "--run-dir", "kept")
+    assert process.wait(60) == 0, process.story()
+    unit = process.out.read_text()
+    assert unit.startswith("# Made by: gossip unit.")
+    (line,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    assert not running_pid(tmp_path / "kept")
+    again = start(*line.partition(" -m gossip ")[2].split(), name="again")
+    again.run = tmp_path / "kept"
+    again.wait_for("restored")
+    again.ticket()
+    again.interrupt(signal.SIGTERM)
+    assert again.wait(30) == 0
