@@ -223,7 +223,7 @@ def _answers(effect: ev.Effect) -> list[ev.Input]:
     return []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.booleans(), st.lists(happenings, max_size=25))
 def test_no_peer_can_stop_a_node(is_joiner: bool, story: list[Any]) -> None:
     """Whatever admitted peers send, in whatever order: named events result, and every invariant holds."""

@@ -34,7 +34,7 @@ def test_joins_and_ends_are_marked_and_explained(end: str) -> None:
     assert explained == {MARKS["joined"][1], MARKS[end][1]}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.builds(

@@ -180,7 +180,7 @@ def test_lz4_earns_on_displacements_and_the_ledger_says_so() -> None:
 # -- What no honest peer sends ----------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=600))
 def test_random_bytes_are_refused(noise: bytes) -> None:
     for _, decode in bodies(0):
@@ -198,7 +198,7 @@ def test_a_body_that_is_cut_or_goes_on_is_refused(kind: int) -> None:
         decode(body + b"\0")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 4), st.lists(st.tuples(st.integers(0, 2**31), st.integers(0, 255)), min_size=1, max_size=4))
 def test_changed_bytes_are_read_or_refused_but_never_crash(kind: int, changes: list[tuple[int, int]]) -> None:
     body, decode = bodies(2)[kind]
@@ -208,7 +208,7 @@ def test_changed_bytes_are_read_or_refused_but_never_crash(kind: int, changes: l
     reads_or_refuses(decode, bytes(changed))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.booleans(), st.binary(max_size=40)), max_size=6))
 def test_well_framed_nonsense_is_refused(parts: list[tuple[bool, bytes]]) -> None:
     """Lengths and flags are right, what they hold is not: gets past the frame, into lz4 and the arrays."""

@@ -18,7 +18,7 @@ def shards_of(text: str, labels: np.ndarray, class_count: int, shards: int, seed
     return [parse_partition(text).shard(labels, class_count, shards, k, seed) for k in range(shards)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), seeds, st.integers(2, 12), st.integers(1, 9))
 def test_shards_are_disjoint_cover_everything_and_are_never_empty(
     data: st.DataObject, seed: int, class_count: int, shards: int

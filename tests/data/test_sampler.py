@@ -9,7 +9,7 @@ from gossip.data.sampler import Sampler
 from gossip.errors import DataError
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 2**32 - 1))
 def test_every_epoch_deals_every_sample_once(m: int, batch: int, seed: int) -> None:
     """Whatever the batch size, also one larger than the shard: no sample is favoured."""
@@ -19,7 +19,7 @@ def test_every_epoch_deals_every_sample_once(m: int, batch: int, seed: int) -> N
         assert sorted(dealt[epoch * m : (epoch + 1) * m].tolist()) == list(range(100, 100 + m))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 20))
 def test_a_restored_sampler_goes_on_with_the_very_next_sample(m: int, batch: int, steps: int) -> None:
     """A resumed run sees what the uninterrupted one would have seen."""
