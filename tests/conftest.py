@@ -7,7 +7,7 @@ import pytest
 
 # How long an example takes says how busy the machine is, not whether the code is right; a test that hangs is ended
 # by pytest's own limit.
-hypothesis.settings.register_profile("gossip")
+hypothesis.settings.register_profile("gossip", deadline=None)
 hypothesis.settings.load_profile("gossip")
 
 
