@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from remote import KEPT
+from remote import CHECKPOINT, KEPT
 from ssh import HostError
 
 from gossip.errors import SpecError
@@ -18,17 +17,19 @@ COPY_BYTES = 1 << 18
 
 
 class Collection:
-    """What one host's nodes leave in DIR/NODE/; an earlier attempt of a node, before it died, in DIR/NODE-1/."""
+    """What one host's nodes leave in DIR/NODE/."""
 
-    def __init__(self, folder: Path, nodes: list[str], on_news: Callable[[str], None]) -> None:
-        self._folder, self._nodes, self._on_news = folder, nodes, on_news
+    def __init__(
+        self, folder: Path, nodes: list[str], on_news: Callable[[str], None], checkpoints: bool = False
+    ) -> None:
+        self._folder, self._nodes, self._on_news, self._checkpoints = folder, nodes, on_news, checkpoints
         self.bytes = self.files = 0
 
     def have(self) -> dict[str, tuple[int, str]]:
         """Path -> (bytes, SHA-256) of what is here already: of a copy that was cut off, its beginning."""
         found = {}
-        for path in sorted(self._folder.glob("*/*")):
-            relative = f"{path.parent.name}/{path.name.removesuffix('.part')}"
+        for path in sorted([*self._folder.glob("*/*"), *self._folder.glob("*/checkpoints/*")]):
+            relative = path.relative_to(self._folder).as_posix().removesuffix(".part")
             if self._is_ours(relative) and path.is_file():  # NAME.part sorts behind NAME, and is what is newer
                 content = path.read_bytes()
                 found[relative] = (len(content), hashlib.sha256(content).hexdigest())
@@ -73,8 +74,10 @@ class Collection:
         self.files += 1
 
     def _is_ours(self, relative: str) -> bool:
-        folder, _, name = relative.partition("/")
-        return name in KEPT and re.sub(r"-[0-9]+\Z", "", folder) in self._nodes
+        node, _, name = relative.partition("/")
+        folder, _, file = name.partition("/")
+        is_checkpoint = self._checkpoints and folder == "checkpoints" and CHECKPOINT.fullmatch(file) is not None
+        return node in self._nodes and (name in KEPT or is_checkpoint)
 
 
 def accuracy_of(run: Path) -> float | None:

@@ -1,7 +1,7 @@
 """What is deployed where, on the user's own machine: .gossip-deploy/NAME/.
 
-state.json (mode 0600: it holds a ticket), the experiment and the wheel that all hosts run, so that whoever is
-added later runs the same. What a host really does is asked there; this file only says what is meant to be.
+state.json (mode 0600: it holds a ticket), the owner's key, the experiment and the wheel that all hosts run, so that
+whoever is added later runs the same. What a host really does is asked there; this file only says what is meant to be.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from hostfile import Host
 
 from gossip import spec
 from gossip.errors import SpecError
+from gossip.owner import OwnerKey, load_owner_key
 from gossip.spec import Experiment
 
-VERSION = 1
+VERSION = 2
 NODES_MAX = 1_000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 
@@ -50,7 +51,6 @@ class Deployment(msgspec.Struct, kw_only=True):
 
     version: int = VERSION
     name: str
-    provider: str
     spec_hash: str
     options: Options
     hosts: list[Host]
@@ -88,6 +88,7 @@ class StateFolder:
             raise SpecError(f"--name {name!r}: expected 1 to 32 letters, digits, '.', '_' or '-'")
         self.path, self.name = base / name, name
         self.file, self.spec, self.wheels = self.path / "state.json", self.path / "spec.toml", self.path / "wheel"
+        self.owner_key = self.path / "owner.key"
 
     @classmethod
     def only_one(cls, base: Path) -> StateFolder:
@@ -129,13 +130,25 @@ class StateFolder:
             part.replace(self.file)
         except OSError as error:
             raise SpecError(
-                f"{self.file}: cannot be written ({error.strerror}); make room or choose --state-dir"
+                f"{self.file}: cannot be written ({error.strerror}); make room, or set GOSSIP_DEPLOY_STATE"
             ) from error
+
+    def owned(self, experiment: Experiment) -> Experiment:
+        """The experiment with an owner: its file's, or else whoever has this folder. Raises GossipError."""
+        if experiment.owner:
+            return experiment
+        if not self.owner_key.exists():
+            OwnerKey.new().save(self.owner_key)
+        return experiment.owned_by(load_owner_key(self.owner_key).public)
 
     def keep_experiment(self, experiment: Experiment) -> None:
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.path / "recipe.toml").write_text(spec.recipe_to_toml(experiment.recipe), encoding="utf-8")
         self.spec.write_text(experiment.to_toml("recipe.toml"), encoding="utf-8")
+
+    def shards(self) -> int:
+        """Of the deployed experiment. Raises SpecError."""
+        return spec.load(self.spec).data.shards
 
     def experiment_files(self) -> dict[str, str]:
         return {path.name: path.read_text(encoding="utf-8") for path in (self.spec, self.path / "recipe.toml")}
@@ -150,7 +163,9 @@ class StateFolder:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = (self.path / "lock").open("w")
         except OSError as error:
-            raise SpecError(f"{self.path}: cannot be written ({error.strerror}); choose --state-dir") from error
+            raise SpecError(
+                f"{self.path}: cannot be written ({error.strerror}); set GOSSIP_DEPLOY_STATE to another folder"
+            ) from error
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,7 +18,6 @@ from rich.console import Console
 from ssh import HostError, News, Ssh, Upload
 from wheels import build_wheel, fingerprint, wheels_in
 
-from gossip import spec
 from gossip.console import counted
 from gossip.errors import GossipError, NetworkError
 from gossip.live.tickets import parse_ticket
@@ -26,7 +25,7 @@ from gossip.observe import Event
 
 AT_ONCE_MAX = 32  # hosts
 READY_WITHIN_S = 300.0  # a node compiles and loads its data first
-GOODBYE_S = 15.0  # to save and to say it; then it is killed
+GOODBYE_S = 60.0  # to save, to copy a last backup and to say it; then it is killed
 TICKET_LEFT_S = 300.0  # a ticket about to expire is none
 OVER = ("finished",)  # nodes in these states are not started again
 
@@ -129,7 +128,11 @@ class Operations:
         return [Upload.of(path) for path in (wheel, *paths)]
 
     def _start(self, board: Board, seen: Outcome, hosts: list[Host]) -> Outcome:
-        """Start the nodes that should run on these hosts: the first of a swarm alone, then all others at once."""
+        """Start the nodes that should run on these hosts.
+
+        First those that can go on by themselves, or where there is nothing yet the first of a swarm; then all others,
+        who join them.
+        """
         state_of = {node["node"]: node for node in seen.nodes()}
         is_over = any(node["state"] in OVER for node in state_of.values())
         live = [node for node in state_of.values() if node["pid"]]
@@ -147,30 +150,49 @@ class Operations:
         if not hosts:
             return Outcome()
         ticket, outcome = self._ticket(live) or self._fresh_ticket(seen), Outcome()
-        if not ticket and live:
-            raise GossipError(
-                "the swarm runs, but its nodes have no ticket that is good: they start, or began a day ago; try again"
-            )
-        if not ticket and self.deployment.has_begun and seen.failures:
-            ticket = self.deployment.ticket if self._seconds_left(self.deployment.ticket) > 0 else ""
+        able = {
+            label: [node for node in nodes if state_of.get(node.name, {}).get("has_state")]
+            for label, nodes in wanted.items()
+        }
+        if any(able.values()):
+            outcome = self._start_all(board, hosts, able, ticket)
+            wanted = {label: [node for node in nodes if node not in able[label]] for label, nodes in wanted.items()}
+        elif not ticket and not live:
+            ticket = self._stored_ticket(seen)
             if not ticket:
-                names = ", ".join(sorted(self.deployment.host(label).name for label in seen.failures))
-                raise GossipError(
-                    f"the swarm may live on where nobody can be asked ({names}); bring those back, or down first"
-                )
-        if not ticket:
-            outcome = self._begin(board, hosts, wanted)
-            ticket = self._ticket(outcome.nodes())
+                outcome = self._begin(board, hosts, wanted)
+        ticket = ticket or self._ticket(outcome.nodes())
         joiners = [host for host in hosts if wanted[host.label] and host.label not in outcome.failures]
-        joined = self._on_hosts(
-            joiners, board, lambda host, news: self._start_on(host, news, wanted[host.label], ticket)
-        )
+        if joiners and not ticket:
+            raise GossipError(
+                "nobody can join: the nodes that run have no ticket that is good; they start, or cannot: "
+                "see status, and try again"
+            )
+        joined = self._start_all(board, joiners, wanted, ticket)
         outcome.failures |= joined.failures
         for label, answer in joined.answers.items():
             outcome.answers.setdefault(label, {"nodes": []})["nodes"] += answer["nodes"]
         self.deployment.ticket = self._ticket(outcome.nodes()) or ticket
         self.state.save(self.deployment)
         return outcome
+
+    def _stored_ticket(self, seen: Outcome) -> str:
+        """Of a swarm that may live on where nobody can be asked; "" where there is none. Raises GossipError."""
+        if not (self.deployment.has_begun and seen.failures):
+            return ""
+        if self._seconds_left(self.deployment.ticket) > 0:
+            return self.deployment.ticket
+        names = ", ".join(sorted(self.deployment.host(label).name for label in seen.failures))
+        raise GossipError(
+            f"the swarm may live on where nobody can be asked ({names}); bring those back, or begin anew: down --purge"
+        )
+
+    def _start_all(self, board: Board, hosts: list[Host], nodes: dict[str, list[PlannedNode]], ticket: str) -> Outcome:
+        """On each host its nodes, all at once."""
+        return self._on_hosts(
+            [host for host in hosts if nodes[host.label]], board,
+            lambda host, news: self._start_on(host, news, nodes[host.label], ticket),
+        )  # fmt: skip
 
     def _begin(self, board: Board, hosts: list[Host], wanted: dict[str, list[PlannedNode]]) -> Outcome:
         """Start a swarm's first node: on the first host that can. Takes it out of what is wanted."""
@@ -179,9 +201,7 @@ class Operations:
         outcome = Outcome()
         for host in hosts:
             first = wanted[host.label][0]
-            tried = self._on_hosts(
-                [host], board, lambda host, news, first=first: self._start_on(host, news, [first], "")
-            )
+            tried = self._start_all(board, [host], {host.label: [first]}, "")
             outcome.answers |= tried.answers
             outcome.failures |= tried.failures
             if tried.answers:
@@ -193,11 +213,12 @@ class Operations:
 
     def _start_on(self, host: Host, news: News, nodes: list[PlannedNode], ticket: str) -> dict[str, Any]:
         """Start these nodes there. Raises HostError where one of them did not get ready."""
-        started = [{"node": node.name, "words": self._words(host, node, ticket)} for node in nodes]
+        started = [{"node": node.name, "words": self._words(host, node)} for node in nodes]
         names = ", ".join(node.name for node in nodes)
         answer = self._call(
-            host, lambda text: news(f"{names}: {text}"), "start", nodes=started, ready_within_s=READY_WITHIN_S,
-            files=self.state.experiment_files(), data_dir=self.deployment.options.data_dir,
+            host, lambda text: news(f"{names}: {text}"), "start", nodes=started, ticket=ticket,
+            ready_within_s=READY_WITHIN_S, files=self.state.experiment_files(),
+            data_dir=self.deployment.options.data_dir,
         )  # fmt: skip
         bad = [node for node in answer["nodes"] if not node["ticket"]]
         if bad:
@@ -207,11 +228,11 @@ class Operations:
             ))  # fmt: skip
         return answer
 
-    def _words(self, host: Host, node: PlannedNode, ticket: str) -> list[str]:
+    @staticmethod
+    def _words(host: Host, node: PlannedNode) -> list[str]:
         advertise = host.advertised_address(node.slot)
         return [
-            *(["--join", ticket] if ticket else ["spec.toml"]),
-            "--listen", host.listen_endpoint(node.slot), "--shard", str(node.shard),
+            "spec.toml", "--listen", host.listen_endpoint(node.slot), "--shard", str(node.shard),
             *(["--advertise", advertise] if advertise else []),
         ]  # fmt: skip
 
@@ -220,6 +241,14 @@ class Operations:
         tickets = [node["ticket"] for node in nodes if node["ticket"]]
         best = max(tickets, key=self._seconds_left, default="")
         return best if best and self._seconds_left(best) > TICKET_LEFT_S else ""
+
+    def ticket(self) -> str:
+        """Into the running swarm. Raises GossipError."""
+        seen = self.look()
+        ticket = self._fresh_ticket(seen) or self._ticket(seen.nodes())  # a fresh one names more doors
+        if not ticket:
+            raise GossipError(f"{self.deployment.name}: no node that runs can be asked; see status")
+        return ticket
 
     def _fresh_ticket(self, seen: Outcome) -> str:
         """Made from a living node's run folder: the printed ones are for a day. "" where that cannot be."""
@@ -259,13 +288,15 @@ class Operations:
 
         return self._on_hosts(hosts, None, work)
 
-    def collect(self, folder: Path) -> Outcome:
-        """Fetch what the nodes keep, but their keys."""
+    def collect(self, folder: Path, checkpoints: bool) -> Outcome:
+        """Fetch what the nodes keep, but their keys; checkpoints: the newest one of each, too."""
 
         def work(host: Host, news: News) -> dict[str, Any]:
-            collection = Collection(folder, [node.name for node in self.deployment.nodes_on(host)], news)
-            answer = self._call(host, news, "collect", have=collection.have(), on_piece=collection.on_piece)
-            return answer | {"bytes": collection.bytes, "files": collection.files}
+            collection = Collection(folder, [node.name for node in self.deployment.nodes_on(host)], news, checkpoints)
+            self._call(
+                host, news, "collect", have=collection.have(), checkpoints=checkpoints, on_piece=collection.on_piece
+            )
+            return {"bytes": collection.bytes, "files": collection.files}
 
         with self._board() as board:
             outcome = self._on_hosts(self.deployment.hosts, board, work)
@@ -289,7 +320,7 @@ class Operations:
                 board.done(self.deployment.host(label).target, "; ".join(parts) or "nothing ran")
         self.ssh.hang_up([self.deployment.host(label) for label in outcome.answers])
         if not outcome.failures:
-            self.deployment.ticket, self.deployment.has_begun = "", False
+            self.deployment.ticket = ""
             self.state.remove() if purge else self.state.save(self.deployment)
         return outcome
 
@@ -335,7 +366,3 @@ class Operations:
     def _board(self) -> Iterator[Board]:
         with Board(self.console, [host.target for host in self.deployment.hosts]) as board:
             yield board
-
-
-def shards_of(state: StateFolder) -> int:
-    return spec.load(state.spec).data.shards

@@ -13,20 +13,22 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import select
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 MARK = "@gossip "  # ssh.py knows it too
 JOIN_LINE = "gossip node --join "
-TAIL_BYTES = 65_536  # of a node's events: the last status is in there
+TAIL_BYTES = 65_536  # of a node's events, be they in two files: the last status is in there
 LOG_TAIL_BYTES = 16_384
 LOOK_EVERY_S = 0.1
-HEARTBEAT_S = 10.0
+HEARTBEAT_S = 10.0  # between signs of life: the other end gives up after a minute without a word
 KEPT = (
     "run.json",
     "model.safetensors",
@@ -36,18 +38,10 @@ KEPT = (
     "spec.toml",
     "recipe.toml",
     "accuracy.svg",
-)  # no key among them
+)  # of a run folder; its keys, swarm.json and node.log, which holds tickets, never leave the host
+CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,19})\.safetensors")
 THREAD_LIMITS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ROOM_BYTES = {False: 450_000_000, True: 30_000_000}  # of an environment, by whether dependencies are there already
-
-# For the environment's Python: this one has no gossip.
-MINT = """
-import sys, time
-from pathlib import Path
-from gossip.live.tickets import mint_again
-from gossip.swarmfile import read_swarm_file
-print(mint_again(read_swarm_file(Path(sys.argv[1])), now=time.time()).text())
-"""
 
 
 class Refusal(Exception):
@@ -63,6 +57,19 @@ def say(**fields: object) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.write("\n" + MARK + json.dumps(fields) + "\n")
         sys.stdout.flush()
+
+
+class Heartbeat:
+    """Signs of life while something takes long."""
+
+    def __init__(self) -> None:
+        self._beat_at = time.monotonic() + HEARTBEAT_S
+
+    def beat(self) -> None:
+        """Call it often."""
+        if time.monotonic() > self._beat_at:
+            self._beat_at = time.monotonic() + HEARTBEAT_S
+            say(alive=1)
 
 
 def main() -> None:
@@ -93,7 +100,7 @@ def _as_refusals(root: str):
 
 
 class Home:
-    """~/.gossip/NAME/LABEL: env/, wheels/, nodes/NODE/{run/, node.log, node.pid}."""
+    """~/.gossip/NAME/LABEL: env/, wheels/, nodes/NODE/{run/, start.log, process.json}."""
 
     def __init__(self, root: str) -> None:
         self.path = Path(root).expanduser()
@@ -129,14 +136,13 @@ class NodeFolder:
     """One node: is it alive, and what did it say last."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.name = path, path.name
-        self.run, self.log, self.pid_file = path / "run", path / "node.log", path / "node.pid"
+        self.path, self.name, self.run = path, path.name, path / "run"
+        # gossip's own record of its process, in the run folder, is not there before the node has its data.
+        self.process_file = path / "process.json"
+        self.start_log, self.run_log = path / "start.log", self.run / "node.log"
 
     def _process(self) -> dict:
-        try:
-            return json.loads(self.pid_file.read_text())
-        except (OSError, ValueError):
-            return {}
+        return read_json(self.process_file)
 
     def pid(self) -> int:
         """Of the process we started, if it lives; 0 if not. A later process of the same number is another one."""
@@ -144,24 +150,39 @@ class NodeFolder:
         pid = known.get("pid", 0)
         return pid if pid and born_at(pid) == known["born"] else 0
 
+    @property
+    def log(self) -> Path:
+        """Where it prints: first start.log, and node.log from when it has its run folder."""
+        return max((self.run_log, self.start_log), key=modified_at)
+
+    def _begin_of_log(self) -> int:
+        """Where in the log this life's words begin."""
+        begun_at = self._process().get("log_bytes", 0) if self.log == self.run_log else 0
+        return begun_at if begun_at <= size_of(self.log) else 0  # it was full meanwhile, and began anew
+
     def log_text(self) -> str:
         """What it has printed since it was started, the last of it."""
         try:
             with self.log.open("rb") as file:
-                began, end = self._process().get("log_bytes", 0), file.seek(0, os.SEEK_END)
-                file.seek(max(began, end - LOG_TAIL_BYTES))
+                file.seek(max(self._begin_of_log(), size_of(self.log) - LOG_TAIL_BYTES))
                 return file.read().decode(errors="replace")
         except OSError:
             return ""
 
     def ticket(self) -> str:
-        """The one it printed when it was ready; "" before."""
+        """The one it printed when it was ready; "" before, and when the log has begun anew since."""
         with contextlib.suppress(OSError), self.log.open(errors="replace") as file:
-            file.seek(self._process().get("log_bytes", 0))
+            file.seek(self._begin_of_log())
             for line in file:
                 if line.startswith(JOIN_LINE) and line.endswith("\n"):
                     return line.split()[-1]
         return ""
+
+    def has_state(self) -> bool:
+        """Can it go on without asking anybody? With a checkpoint, or as the swarm's first node."""
+        if any(CHECKPOINT.fullmatch(path.name) for path in self.run.glob("checkpoints/*")):
+            return True
+        return read_json(self.run / "swarm.json").get("seeds") == []
 
     def complaint(self) -> str:
         """Its own error, one line; "" if it gave none."""
@@ -173,21 +194,23 @@ class NodeFolder:
 
     def look(self) -> dict:
         """State and last words, from the process table and the end of its events."""
-        status, accuracy, finished = {}, None, {}
-        for event in last_events(self.run / "events.jsonl"):
-            if event["event"] == "status":
+        pid, began = self.pid(), self._process().get("began", 0.0)
+        last, status, accuracy, finished = {}, {}, None, {}
+        for event in last_events(self.run):
+            name, is_of_this_life = event["event"], event["t"] >= began
+            if name in ("status", "restored", "finished"):
+                last = event
+            if name == "status" and is_of_this_life:
                 status = event
-            elif event["event"] == "finished":
+            if name == "finished" and is_of_this_life:
                 finished = event
             if event.get("accuracy", -1) is not None and event.get("accuracy", -1) >= 0:
                 accuracy = event["accuracy"]
-        pid = self.pid()
-        last = finished or status
         steps = last.get("steps", last.get("step", 0))
         return {
             "node": self.name,
             "state": self._state(pid, status, finished),
-            "why": "" if pid else finished.get("why", "") or self.complaint(),
+            "why": "" if pid else self.complaint() or finished.get("why", ""),
             "pid": pid,
             "step": steps,
             "accuracy": accuracy if steps else None,  # of the first random numbers: worth nothing
@@ -195,14 +218,15 @@ class NodeFolder:
             "samples_per_s": status.get("samples_per_s", 0.0) if pid else 0.0,
             "progress": status.get("progress"),
             "seen_s_ago": round(time.time() - last["t"], 1) if last else None,
-            "has_model": (self.run / "model.safetensors").is_file(),
+            "has_state": self.has_state(),
             "ticket": self.ticket() if pid else "",
         }
 
     def _state(self, pid: int, status: dict, finished: dict) -> str:
         if pid:
             return status.get("phase", "starting")
-        if finished:
+        result = read_json(self.run / "run.json").get("result") or {}
+        if finished or result.get("outcome") == "finished":  # else it is an earlier life's
             return finished.get("outcome", "finished")
         return "died" if self._process() else "not started"
 
@@ -223,15 +247,17 @@ def born_at(pid: int) -> str:
     return "" if not words or words[0].startswith("Z") else " ".join(words[1:])
 
 
-def last_events(path: Path) -> list[dict]:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            lines = file.read().splitlines()
-    except OSError:
-        return []
+def last_events(run: Path) -> list[dict]:
+    """The end of events.jsonl; where that has just begun anew, of the one before, too."""
+    tail = b""
+    for name in ("events.jsonl", "events.1.jsonl"):
+        with contextlib.suppress(OSError), (run / name).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - (TAIL_BYTES - len(tail))))
+            tail = file.read() + tail
+        if len(tail) >= TAIL_BYTES:
+            break
     events = []
-    for line in lines:
+    for line in tail.splitlines():
         with contextlib.suppress(ValueError):
             event = json.loads(line)
             if isinstance(event, dict) and "event" in event and "t" in event:
@@ -252,15 +278,11 @@ def probe(home: Home, request: dict) -> dict:
                 f"its Python ({sys.executable}) has no module {module}; on Debian or Ubuntu: "
                 f"sudo apt-get install python{short}-venv; or name another Python with --python",
             )
-    stamp = {}
-    with contextlib.suppress(OSError, ValueError):
-        stamp = json.loads(home.stamp.read_text())
     return {
-        "stamp": stamp,
+        "stamp": read_json(home.stamp),
         "wheels": {path.name: file_hash(path) for path in sorted(home.wheels.glob("*.whl"))},
         "free_bytes": shutil.disk_usage(first_existing(home.path)).free,
         "nodes": [node.look() for node in home.all_nodes()],
-        "home": str(home.path),
     }
 
 
@@ -271,7 +293,7 @@ def install(home: Home, request: dict) -> dict:
         for old in home.wheels.glob("*.whl"):
             if old.name not in request["wheels"]:
                 old.unlink()
-        if json.loads(home.stamp.read_text() if home.stamp.exists() else "{}") == request["stamp"]:
+        if read_json(home.stamp) == request["stamp"]:
             return {}  # an earlier attempt whose link was lost has done it meanwhile
         sees_all = request["system_site_packages"]
         home.stamp.unlink(missing_ok=True)
@@ -346,13 +368,12 @@ def _install_wheels(home: Home, request: dict) -> None:
 def run(words: list, code: str, what: str, advice: str = "") -> None:
     """A command to its end, with a sign of life now and then. Raises Refusal with its last line."""
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    output, began = b"", time.monotonic()
     while True:
         try:
             output = process.communicate(timeout=HEARTBEAT_S)[0]
             break
         except subprocess.TimeoutExpired:
-            say(alive=round(time.monotonic() - began))
+            say(alive=1)
     if process.returncode == 0:
         return
     text = output.decode(errors="replace")
@@ -375,61 +396,64 @@ def start(home: Home, request: dict) -> dict:
             words = wanted["words"]
             if request["data_dir"]:
                 words = [*words, "--data-dir", str(Path.home() / Path(request["data_dir"]).expanduser())]
-            _start_node(home, home.node(wanted["node"]), words)
+            _start_node(home, home.node(wanted["node"]), words, request["ticket"])
     waiting = [home.node(wanted["node"]) for wanted in request["nodes"]]
     say(news="compiling" if len(waiting) == 1 else f"compiling, {len(waiting)} nodes")
-    deadline = time.monotonic() + request["ready_within_s"]
-    beat_at = time.monotonic() + HEARTBEAT_S
+    deadline, heart = time.monotonic() + request["ready_within_s"], Heartbeat()
     while waiting and time.monotonic() < deadline:
         time.sleep(LOOK_EVERY_S)
         waiting = [node for node in waiting if node.pid() and not node.ticket()]
-        if time.monotonic() > beat_at:
-            beat_at = time.monotonic() + HEARTBEAT_S
-            say(alive=1)
+        heart.beat()
     return {"nodes": [home.node(wanted["node"]).look() for wanted in request["nodes"]]}
 
 
-def _start_node(home: Home, node: NodeFolder, words: list) -> None:
+def _start_node(home: Home, node: NodeFolder, words: list, ticket: str) -> None:
+    """In its run folder: where a run is in there already, it goes on, as who it was.
+
+    As `gossip node --detach` would; but that gives a node a minute to fetch its data, and until then keeps no record
+    by which it could be shown, or stopped.
+    """
     if node.pid():
         return
     node.path.mkdir(parents=True, exist_ok=True)
-    if node.run.exists():  # a run folder belongs to one run
-        number = 1
-        while (earlier := node.path / f"run-{number}").exists():
-            number += 1
-        node.run.rename(earlier)
-    with node.log.open("ab") as log:
-        log_bytes = log.tell()
+    record = {"began": time.time(), "log_bytes": size_of(node.run_log)}
+    words = [*words, "--run-dir", str(node.run), "--name", node.name, "--detached", "-1"]
+    words += ["--join", "-"] if ticket else []
+    with node.start_log.open("w+b") as log, tempfile.TemporaryFile() as given:
+        given.write(ticket.encode())
+        given.seek(0)
         process = subprocess.Popen(
-            [str(home.python), "-P", "-m", "gossip", "node", *words, "--run-dir", str(node.run), "--name", node.name],
+            [str(home.python), "-P", "-m", "gossip", "node", *words],
             cwd=home.path,
-            stdin=subprocess.DEVNULL,
+            stdin=given,  # no list of processes shows the ticket
             stdout=log,
             stderr=log,
             env={**os.environ, **dict.fromkeys(THREAD_LIMITS, "1"), "PYTHONUNBUFFERED": "1"},
             start_new_session=True,  # it outlives the ssh session
         )
-    record = {"pid": process.pid, "born": born_at(process.pid), "log_bytes": log_bytes}
-    write(node.pid_file, json.dumps(record).encode())
+    record |= {"pid": process.pid, "born": born_at(process.pid)}
+    write(node.process_file, json.dumps(record).encode())
 
 
 def stop(home: Home, request: dict) -> dict:
-    """SIGTERM, time for a goodbye, then SIGKILL."""
+    """SIGTERM, time for a goodbye, then SIGKILL: also to nodes that are not far enough for `gossip stop`."""
     nodes = [node for node in home.all_nodes() if node.pid()]
     for node in nodes:
         _send(node.pid(), signal.SIGTERM)
-    deadline = time.monotonic() + request["goodbye_s"]
+    deadline, heart = time.monotonic() + request["goodbye_s"], Heartbeat()
     running = nodes
     while running and time.monotonic() < deadline:
         time.sleep(LOOK_EVERY_S)
         running = [node for node in running if node.pid()]
+        heart.beat()
     for node in running:
         _send(node.pid(), signal.SIGKILL)
     killed = [node.name for node in running]
     while any(node.pid() for node in running):
         time.sleep(LOOK_EVERY_S)
     if request["purge"]:
-        shutil.rmtree(home.path, ignore_errors=False) if home.path.exists() else None
+        if home.path.exists():
+            shutil.rmtree(home.path)
         with contextlib.suppress(OSError):  # not where something else is left: other hosts may share this home
             home.path.parent.rmdir()
             home.path.parent.parent.rmdir()
@@ -449,11 +473,11 @@ def status(home: Home, request: dict) -> dict:
 def ticket(home: Home, request: dict) -> dict:
     """A new ticket, from what a living node keeps in its run folder; "" where none can be made."""
     for node in home.all_nodes():
-        if node.pid() and (node.run / "swarm.json").is_file():
-            words = [str(home.python), "-P", "-c", MINT, str(node.run)]
+        if node.pid():
+            words = [str(home.python), "-P", "-m", "gossip", "ticket", str(node.run)]
             made = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-            if made.returncode == 0:
-                return {"ticket": made.stdout.strip()}
+            if made.returncode == 0 and made.stdout.startswith(JOIN_LINE):
+                return {"ticket": made.stdout.split()[-1]}
     return {"ticket": ""}
 
 
@@ -466,20 +490,22 @@ def logs(home: Home, request: dict) -> dict:
         for line in data.decode(errors="replace").splitlines()[-request["lines"] :]:
             say(node=node.name, line=line)
         position[node.name] = data.rfind(b"\n") + 1
-    beat_at = time.monotonic() + HEARTBEAT_S
+    heart = Heartbeat()
     while request["follow"]:
-        if time.monotonic() > beat_at:
-            beat_at = time.monotonic() + HEARTBEAT_S
-            say(alive=1)
+        heart.beat()
         readable, _, _ = select.select([sys.stdin], [], [], 0.5)
         if readable and not os.read(sys.stdin.fileno(), 4096):
             break
         for node in nodes:
-            if not node.log.exists():
+            log = node.log
+            if size_of(log) < position[node.name]:
+                position[node.name] = 0  # it was full, and began anew
+            try:
+                with log.open("rb") as file:
+                    file.seek(position[node.name])
+                    data = file.read(1 << 20)
+            except FileNotFoundError:
                 continue
-            with node.log.open("rb") as file:
-                file.seek(position[node.name])
-                data = file.read(1 << 20)
             whole = data[: data.rfind(b"\n") + 1]
             position[node.name] += len(whole)
             for line in whole.decode(errors="replace").splitlines():
@@ -492,36 +518,37 @@ def collect(home: Home, request: dict) -> dict:
 
     A file that begins with what is there already is sent from there on: events only grow, and so does a copy cut off.
     """
-    nodes = []
     for node in home.all_nodes():
-        for run_folder in sorted(node.path.glob("run*")):
-            for name in KEPT:
-                if (run_folder / name).is_file():
-                    relative = f"{node.name}{run_folder.name.removeprefix('run')}/{name}"
-                    _send_file(run_folder / name, relative, request["have"].get(relative, [0, ""]))
-        nodes.append(node.look())
-    return {"nodes": nodes}
+        names = [*KEPT, *([newest_checkpoint(node.run)] if request["checkpoints"] else [])]
+        for name in names:
+            relative = f"{node.name}/{name}"
+            with contextlib.suppress(FileNotFoundError), (node.run / name).open("rb") as file:
+                _send_file(file, relative, request["have"].get(relative, [0, ""]))
+    return {}
 
 
-def _send_file(path: Path, relative: str, have: list) -> None:
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size  # it may grow while we read
-        had_bytes, had_sha256 = have
-        offset = had_bytes if 0 < had_bytes <= size and hash_of(file, had_bytes) == had_sha256 else 0
-        if offset == size and size:
-            say(same=relative)
-            return
-        sha256 = hash_of(file, size)
-        say(file=relative, offset=offset, bytes=size - offset, sha256=sha256)
-        file.seek(offset)
-        left = size - offset
-        while left:
-            data = file.read(min(left, 1 << 18))
-            if not data:
-                raise Refusal("changed", f"{path} became shorter while it was read; run it again")
-            sys.stdout.buffer.write(data)
-            left -= len(data)
-        sys.stdout.buffer.flush()
+def newest_checkpoint(run: Path) -> str:
+    """Its path in the run folder; of a node that has none, that of one that is not there."""
+    steps = [int(match[1]) for path in run.glob("checkpoints/*") if (match := CHECKPOINT.fullmatch(path.name))]
+    return f"checkpoints/checkpoint-{max(steps, default=0)}.safetensors"
+
+
+def _send_file(file, relative: str, have: list) -> None:
+    size = os.fstat(file.fileno()).st_size  # it may grow while we read
+    had_bytes, had_sha256 = have
+    offset = had_bytes if 0 < had_bytes <= size and hash_of(file, had_bytes) == had_sha256 else 0
+    if offset == size and size:
+        return
+    say(file=relative, offset=offset, bytes=size - offset, sha256=hash_of(file, size))
+    file.seek(offset)
+    left = size - offset
+    while left:
+        data = file.read(min(left, 1 << 18))
+        if not data:
+            raise Refusal("changed", f"{file.name} became shorter while it was read; run it again")
+        sys.stdout.buffer.write(data)
+        left -= len(data)
+    sys.stdout.buffer.flush()
 
 
 def hash_of(file, size: int) -> str:
@@ -543,6 +570,24 @@ def write(path: Path, data: bytes) -> None:
     part = path.with_name(path.name + ".part")
     part.write_bytes(data)
     part.replace(path)
+
+
+def read_json(path: Path) -> dict:
+    """What a file holds; {} where there is none, or none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def size_of(path: Path) -> int:
+    """In bytes; 0 where there is no such file."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def modified_at(path: Path) -> int:
+    """In nanoseconds; 0 where there is no such file."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def first_existing(path: Path) -> Path:

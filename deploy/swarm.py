@@ -1,4 +1,4 @@
-"""A swarm on machines of one's own: python deploy/swarm.py up | status | logs | add | collect | down.
+"""A swarm on machines of one's own: python deploy/swarm.py up | status | logs | add | pause | ... | collect | down.
 
 Each command is options in, one operation called, a table out. See README.md beside this file.
 """
@@ -17,12 +17,14 @@ import click
 from collecting import accuracy_of
 from deployment import Deployment, Options, StateFolder
 from hostfile import Host, parse_host, read_hostfile
-from operations import Operations, Outcome, shards_of
+from operations import Operations, Outcome
 from rich.console import Console, Group
 from rich.live import Live
 
+from gossip.commands.owner import key_file, tell_swarm
 from gossip.console import COLOURS, Text, counted, printable, table_that_fits
 from gossip.errors import GossipError, SpecError
+from gossip.observe import Event
 from gossip.runs import strict_json
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -31,7 +33,7 @@ COLUMNS = ("host", "node", "state", "step", "accu-\nracy", "mem-\nbers", "sample
 FIRST_TO_GO = ("last\nword", "samples\n/s", "step", "mem-\nbers")
 WATCH_EVERY_S = 2.0
 WRONG = ("died", "failed")  # of a node: `up` starts it again
-UNSAID = "without a word: killed, or its machine went down; up starts it again"
+UNSAID = "without a word: killed, or its machine went down; up has it go on"
 
 by_name = click.option("--name", default="", help="Which deployment.  [the only one]")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
@@ -63,7 +65,7 @@ def up(
     python: str,
     data_dir: str,
 ) -> None:
-    """Install gossip on every host and start SPEC's swarm. Again: go on, and restart nodes that died."""
+    """Install gossip on every host and start SPEC's swarm. Again: go on; nodes that died or left resume."""
     from gossip.spec import load
 
     experiment = load(spec)
@@ -77,6 +79,7 @@ def up(
     )
     hosts = read_hostfile(hostfile)
     with state.alone():
+        experiment = state.owned(experiment)
         if state.exists():
             deployment = state.load()
             if deployment.spec_hash != experiment.hash.hex():
@@ -87,7 +90,7 @@ def up(
             deployment.options = options
         else:
             deployment = Deployment(
-                name=state.name, provider="ssh", spec_hash=experiment.hash.hex(), options=options, hosts=[], nodes=[]
+                name=state.name, spec_hash=experiment.hash.hex(), options=options, hosts=[], nodes=[]
             )
         for host in hosts:
             deployment.plan(host, experiment.data.shards)
@@ -105,7 +108,7 @@ def add(host: tuple[str, ...], name: str) -> None:
     with state.alone():
         deployment = state.load()
         newcomer = parse_host(list(host), "add")
-        deployment.plan(newcomer, shards_of(state))
+        deployment.plan(newcomer, state.shards())
         state.save(deployment)
         _report_up(Operations(state, deployment, Console(highlight=False)), (newcomer.label,))
 
@@ -149,14 +152,65 @@ def logs(what: str, follow: bool, lines: int, name: str) -> None:
 
 
 @cli.command()
+@by_name
+@key_file
+@as_json
+def pause(name: str, key_file: Path | None, as_json: bool) -> None:
+    """Have every node stop stepping. They go on answering each other and letting others join."""
+    _tell("pause", "", name, key_file, as_json)
+
+
+@cli.command()
+@by_name
+@key_file
+@as_json
+def resume(name: str, key_file: Path | None, as_json: bool) -> None:
+    """Have every node of a paused swarm step on."""
+    _tell("resume", "", name, key_file, as_json)
+
+
+@cli.command()
+@by_name
+@key_file
+@as_json
+def stop(name: str, key_file: Path | None, as_json: bool) -> None:
+    """End the run for good: all nodes agree, save and leave. After `down`, `up` goes on; after this it is over."""
+    _tell("stop", "", name, key_file, as_json)
+
+
+@cli.command(name="set")
+@click.argument("setting", metavar="lr=NUMBER|samples=NUMBER")
+@by_name
+@key_file
+@as_json
+def set_(setting: str, name: str, key_file: Path | None, as_json: bool) -> None:
+    """Change the running swarm: the learning rate's peak, or how many samples its run takes."""
+    what, _, value = setting.partition("=")
+    if not value or what not in ("lr", "samples"):
+        raise SpecError(f"{setting}: expected lr=NUMBER or samples=NUMBER")
+    _tell(f"set {what}", value, name, key_file, as_json)
+
+
+def _tell(command: str, value: str, name: str, key_file: Path | None, as_json: bool) -> None:
+    """The owner's word, from this machine to whichever node it reaches. Raises GossipError."""
+    state = _state(name)
+    key_file = key_file or state.owner_key
+    if not key_file.exists():
+        raise SpecError(f"{key_file}: no such key; the experiment names its owner, whose key goes in with --owner-key")
+    ticket = Operations(state, state.load(), Console(highlight=False)).ticket()
+    tell_swarm(command, value, ticket, key_file, as_json)
+
+
+@cli.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
 @by_name
 @as_json
-def collect(folder: Path, name: str, as_json: bool) -> None:
+@click.option("--checkpoints", is_flag=True, help="Also each node's newest checkpoint: a few times the model's size.")
+def collect(folder: Path, name: str, as_json: bool, checkpoints: bool) -> None:
     """Fetch models and events into DIR/NODE/, and say which model is best. Again: only what is new."""
     state = _state(name)
     operations = Operations(state, state.load(), Console(highlight=False))
-    outcome = operations.collect(folder)
+    outcome = operations.collect(folder, checkpoints)
     found = {node.name: accuracy_of(folder / node.name) for node in operations.deployment.nodes}
     accuracies = {node: accuracy for node, accuracy in found.items() if accuracy is not None}
     best = max(accuracies, key=lambda node: accuracies[node], default=None)
@@ -176,7 +230,7 @@ def collect(folder: Path, name: str, as_json: bool) -> None:
 @by_name
 @click.option("--purge", is_flag=True, help="Also remove the environments, runs and models on the hosts.")
 def down(name: str, purge: bool) -> None:
-    """Every node says goodbye, saves its model and ends."""
+    """Every node says goodbye, saves its model and ends; `up` goes on with the run."""
     state = _state(name)
     with state.alone():
         operations = Operations(state, state.load(), Console(highlight=False))
@@ -232,15 +286,10 @@ def _status_table(operations: Operations, outcome: Outcome, console: Console) ->
     """A table of nodes, how far the swarm is, and why nodes ended that should not have."""
     rows: list[list[Any]] = []
     for host in operations.deployment.hosts:
-        error = outcome.failures.get(host.label)
-        looks = {node["node"]: node for node in outcome.answers.get(host.label, {"nodes": []})["nodes"]}
-        for node in operations.deployment.nodes_on(host):
-            look = looks.get(node.name)
-            state = look["state"] if look else error.code if error else "not started"
-            look = look or {}
-            accuracy, seen = look.get("accuracy"), look.get("seen_s_ago")
+        for look in _looks(operations, outcome, host):
+            state, accuracy, seen = look["state"], look.get("accuracy"), look.get("seen_s_ago")
             rows.append([
-                host.name, node.name, Text(state, style=COLOURS.get(state, "red")), f"{look.get('step') or 0:,}",
+                host.name, look["node"], Text(state, style=COLOURS.get(state, "red")), f"{look.get('step') or 0:,}",
                 "-" if accuracy is None else f"{accuracy:.1%}", str(look.get("members") or "-"),
                 f"{look.get('samples_per_s') or 0:,.0f}", "-" if seen is None else _ago(seen),
             ])  # fmt: skip
@@ -251,6 +300,17 @@ def _status_table(operations: Operations, outcome: Outcome, console: Console) ->
     ended = [f"{node['node']} {node['state']}: {node['why'] or UNSAID}" for node in nodes if node["state"] in WRONG]
     table = table_that_fits(operations.deployment.name, COLUMNS, rows, FIRST_TO_GO, console, console.width)
     return Group(table, Text(line), *(Text(f"  {printable(text)}", style="red") for text in ended))
+
+
+def _looks(operations: Operations, outcome: Outcome, host: Host) -> list[Event]:
+    """What is known of every node planned there; of one that nobody could be asked about, why."""
+    error = outcome.failures.get(host.label)
+    found = {node["node"]: node for node in outcome.answers.get(host.label, {"nodes": []})["nodes"]}
+    unknown = {"state": error.code if error else "not started"}
+    return [
+        {"node": node.name, "shard": node.shard} | found.get(node.name, unknown)
+        for node in operations.deployment.nodes_on(host)
+    ]
 
 
 def _ago(seconds: float) -> str:
@@ -266,14 +326,9 @@ def _status_json(operations: Operations, outcome: Outcome) -> dict[str, Any]:
     hosts = []
     for host in operations.deployment.hosts:
         error = outcome.failures.get(host.label)
-        looks = {node["node"]: node for node in outcome.answers.get(host.label, {"nodes": []})["nodes"]}
         nodes = [
-            {"shard": node.shard}
-            | looks.get(node.name, {"node": node.name, "state": error.code if error else "not started"})
-            for node in operations.deployment.nodes_on(host)
+            {key: value for key, value in look.items() if key != "ticket"} for look in _looks(operations, outcome, host)
         ]
-        for node in nodes:
-            node.pop("ticket", None)
         hosts.append({"host": host.target, "error": str(error) if error else None, "nodes": nodes})
     return {"name": operations.deployment.name, "hosts": hosts}
 

@@ -69,7 +69,7 @@ def cli() -> None:
 @run_dir
 @as_json
 @click.option("--detach", is_flag=True, help="Run in the background: come back once it has begun, or has failed.")
-@click.option("--detached", type=int, hidden=True, help="We are that: where to tell how it begins.")
+@click.option("--detached", type=int, hidden=True, help="We are that: where to tell how it begins; -1: nowhere.")
 @click.option("--follow", is_flag=True, hidden=True, help="Events on standard output; end with standard input.")
 def node(
     spec: Path | None,

@@ -45,6 +45,7 @@ class DetachedConsole(NodeConsole):
     line_every_s = LOG_LINE_EVERY_S
 
     def __init__(self, news_fd: int, log_bytes_max: int = LOG_BYTES_MAX) -> None:
+        """news_fd: -1 where nobody waits for news. Standard output is a file until `move_in`."""
         super().__init__()
         self._news_fd = news_fd
         self._log: Path | None = None

@@ -18,6 +18,8 @@ import pytest
 from namespaces import Machine, machines
 from processes import ONE_THREAD, patient, wait_until
 
+from gossip.observe import read_events
+
 CHECKOUT = Path(__file__).parents[2]
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 # The installed dependencies of the Python that runs the tests: there is no network to fetch them by.
@@ -58,13 +60,23 @@ class LabMachine:
 
     def forget_tickets(self) -> None:
         """As if those printed so far were too old to use."""
-        for log in self.home.glob(".gossip/*/*/nodes/*/node.log"):
+        for log in self.home.glob(".gossip/*/*/nodes/*/run/node.log"):
             lines = log.read_text().splitlines(keepends=True)
             log.write_text("".join(line for line in lines if not line.startswith("gossip node --join ")))
 
     def pid_of(self, node: str) -> int:
-        (file,) = self.home.glob(f".gossip/*/*/nodes/{node}/node.pid")
+        (file,) = self.home.glob(f".gossip/*/*/nodes/{node}/process.json")
         return json.loads(file.read_text())["pid"]
+
+    def checkpoint_step(self, node: str) -> int:
+        """Of its newest checkpoint; 0 where it has none."""
+        (run,) = self.home.glob(f".gossip/*/*/nodes/{node}/run")
+        return max((int(path.stem.partition("-")[2]) for path in run.glob("checkpoints/*.safetensors")), default=0)
+
+    def events(self, node: str, name: str) -> list[dict[str, Any]]:
+        """Its events of this name, as they lie there."""
+        (path,) = self.home.glob(f".gossip/*/*/nodes/{node}/run/events.jsonl")
+        return [event for event in read_events(path) if event["event"] == name]
 
 
 class Laboratory:

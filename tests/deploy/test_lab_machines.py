@@ -16,7 +16,11 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
 
 def write_spec(folder: Path) -> Path:
     path = folder / "digits.toml"
-    path.write_text(spec_text(data_shards=4, train_warmup=0.0).replace('name = "test"', 'name = "digits"'))
+    path.write_text(
+        spec_text(data_shards=4, train_warmup=0.0, node_checkpoint_every_s=1).replace(
+            'name = "test"', 'name = "digits"'
+        )
+    )
     return path
 
 
@@ -29,7 +33,7 @@ def wait_for_members(lab: Laboratory, members: int) -> None:
 
 
 def test_four_lab_machines(tmp_path: Path) -> None:
-    """Up, train, add a fourth, kill a node, see it, bring it back, fetch everything, down: the README's walk."""
+    """Up, add a fourth, kill a node, bring it back as who it was, pause, down, go on, fetch all: the README's walk."""
     with laboratory(tmp_path, 4) as lab:
         first, second, third, fourth = lab.hosts
         up = lab.up_words(write_spec(tmp_path), lab.hostfile(first.ip, f"{second.ip} listen=7800", third.ip))
@@ -38,7 +42,7 @@ def test_four_lab_machines(tmp_path: Path) -> None:
         pids = {name: node["pid"] for name, node in lab.nodes().items()}
         assert set(pids) == {"n0", "n1", "n2"}
         secret = tmp_path / "state" / "digits" / "state.json"
-        assert secret.stat().st_mode & 0o777 == 0o600
+        assert {path.stat().st_mode & 0o777 for path in (secret, secret.with_name("owner.key"))} == {0o600}
 
         assert "is up" in lab.swarm(*up)  # again: nothing to do, so nothing done
         assert {name: node["pid"] for name, node in lab.nodes().items()} == pids
@@ -48,23 +52,38 @@ def test_four_lab_machines(tmp_path: Path) -> None:
         lab.swarm("add", fourth.ip, "slots=1")  # with a ticket made from a living node's run folder
         wait_for_members(lab, 4)
 
+        wait_until(lambda: second.checkpoint_step("n1"), 30.0, "n1 has a checkpoint")
         os.kill(second.pid_of("n1"), signal.SIGKILL)
-        nodes = lab.nodes()
+        nodes, saved = lab.nodes(), second.checkpoint_step("n1")
         assert nodes["n1"]["state"] == "died"
         assert all(nodes[name]["pid"] for name in ("n0", "n2", "n3"))
         lab.swarm(*up)
         assert lab.nodes()["n1"]["pid"] not in (0, pids["n1"])
-        wait_until(lambda: lab.nodes()["n1"]["step"], 60.0, "n1 trains again")
+        wait_until(lambda: lab.nodes()["n1"]["step"] > saved, 60.0, "n1 trains on")
+        restored = second.events("n1", "restored")
+        assert [event["step"] for event in restored] == [saved]
+        assert len({event["key"] for event in second.events("n1", "started")}) == 1
+        wait_for_members(lab, 4)  # not five
+
+        assert "pause: known to 4 living members" in lab.swarm("pause")  # from the user's machine, with its own key
+        wait_until(lambda: {n["state"] for n in lab.nodes().values()} == {"paused"}, 30.0, "all pause")
+        assert "known to 4 living members" in lab.swarm("resume")
 
         assert "n3 | " in lab.swarm("logs", fourth.ip, "-n", "3")
         assert "no node has saved a model yet" in lab.swarm("collect", str(tmp_path / "got"))
 
         fourth.end_sshd()  # its node trains on
         assert f"{fourth.ip}  failed: cannot be reached" in lab.swarm("down", status=1)
-        assert {name for name, node in lab.nodes(status=1).items() if node["state"] == "left"} == {"n0", "n1", "n2"}
+        left = {name: node for name, node in lab.nodes(status=1).items() if node["state"] == "left"}
+        assert set(left) == {"n0", "n1", "n2"}
+        lab.swarm(*up, status=1)  # and go on, where they stood or where the one that trained on is
+        again = lab.nodes(status=1)
+        assert all(again[name]["pid"] and again[name]["step"] >= left[name]["step"] for name in left)
+        lab.swarm("down", status=1)
         said = lab.swarm("collect", str(tmp_path / "got"), status=1)
         assert float(re.search(r"best     n\d: ([0-9.]+)%, of 3 models", said)[1]) > 50  # type: ignore[index]
-        for name in ("n0", "n1", "n1-1", "n2"):
+        assert sorted(path.name for path in (tmp_path / "got").iterdir()) == ["n0", "n1", "n2", "n3"]
+        for name in ("n0", "n1", "n2", "n3"):  # of the last what came before
             assert {"events.jsonl", "run.json", "spec.toml"} <= {p.name for p in (tmp_path / "got" / name).iterdir()}
         kept = b"".join(path.read_bytes() for path in (tmp_path / "got").rglob("*") if path.is_file())
         assert b"--join" not in kept

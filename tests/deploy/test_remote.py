@@ -54,7 +54,6 @@ def test_a_host_that_has_nothing_yet(connect: Connect, tmp_path: Path) -> None:
     """Looking leaves no trace."""
     found = call(connect(), "probe")
     assert found["stamp"] == {} and found["wheels"] == {} and found["nodes"] == [] and found["free_bytes"] > 0
-    assert found["home"] == str(tmp_path / ".gossip" / "test" / "lab1")
     assert not (tmp_path / ".gossip").exists()
 
 
@@ -101,15 +100,27 @@ def run_of(tmp_path: Path, node: str, events: bytes) -> Path:
     run = tmp_path / ".gossip" / "test" / "lab1" / "nodes" / node / "run"
     write_atomically(run / "events.jsonl", events)
     write_atomically(run / "model.safetensors", b"weights" * 1000)
-    for secret in ("node.key", "swarm.json", "../node.log"):
-        write_atomically(run / secret, b"secret")
+    for name in ("node.key", "swarm.json", "owner.key", "lock", "node.pid", "node.log", "node.1.log", "../start.log"):
+        write_atomically(run / name, b"secret")
+    for step in (900, 1000):
+        write_atomically(run / "checkpoints" / f"checkpoint-{step}.safetensors", b"state" * step)
     return run
 
 
-def collect(ssh: Ssh, folder: Path) -> Collection:
-    collection = Collection(folder, ["n0", "n1"], lambda text: None)
-    call(ssh, "collect", have=collection.have(), on_piece=collection.on_piece)
+def collect(ssh: Ssh, folder: Path, checkpoints: bool = False) -> Collection:
+    collection = Collection(folder, ["n0", "n1"], lambda text: None, checkpoints)
+    call(ssh, "collect", have=collection.have(), checkpoints=checkpoints, on_piece=collection.on_piece)
     return collection
+
+
+def says(event: str, t: float, **fields: Any) -> bytes:
+    return json.dumps({"event": event, "node": "n0", "t": t, **fields}).encode() + b"\n"
+
+
+def lives(run: Path, **fields: Any) -> None:
+    """This very process is the node."""
+    record = {"pid": os.getpid(), "born": born_at(os.getpid()), "began": 0.0, "log_bytes": 0, **fields}
+    (run.parent / "process.json").write_text(json.dumps(record))
 
 
 def test_collecting_again_fetches_what_is_new(connect: Connect, tmp_path: Path) -> None:
@@ -131,11 +142,36 @@ def test_collecting_again_fetches_what_is_new(connect: Connect, tmp_path: Path) 
     assert {path.name for path in folder.rglob("*") if path.is_file()} == {"events.jsonl", "model.safetensors"}
 
 
+def test_events_that_began_a_new_file_meanwhile(connect: Connect, tmp_path: Path) -> None:
+    """What is here under the old name comes again under the new one: whole, and not mixed."""
+    ssh, folder = connect(), tmp_path / "got"
+    run = run_of(tmp_path, "n0", b"first\n" * 100)
+    collect(ssh, folder)
+    (run / "events.jsonl").replace(run / "events.1.jsonl")
+    (run / "events.jsonl").write_bytes(b"second\n")
+    assert collect(ssh, folder).files == 2
+    assert (folder / "n0" / "events.jsonl").read_bytes() == b"second\n"
+    assert (folder / "n0" / "events.1.jsonl").read_bytes() == b"first\n" * 100
+
+
+def test_checkpoints_come_when_asked_for(connect: Connect, tmp_path: Path) -> None:
+    """The newest one only, and only once."""
+    ssh, folder = connect(), tmp_path / "got"
+    run = run_of(tmp_path, "n0", b"{}\n")
+    collect(ssh, folder)
+    assert not (folder / "n0" / "checkpoints").exists()
+    assert collect(ssh, folder, checkpoints=True).files == 1
+    assert collect(ssh, folder, checkpoints=True).files == 0
+    (got,) = (folder / "n0" / "checkpoints").iterdir()
+    assert got.read_bytes() == (run / "checkpoints" / "checkpoint-1000.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize(
-    "name", ["../evil", "n0/../../evil", "n0/.bashrc", "n9/run.json", "/etc/run.json", "n0/swarm.json"]
-)
+    "name", ["../evil", "n0/../../evil", "n0/.bashrc", "n9/run.json", "/etc/run.json", "n0/swarm.json", "n0/owner.key",
+     "n0/checkpoints/../run.json", "n0/checkpoints/node.key", "n0/checkpoints/checkpoint-1.safetensors/x"],
+)  # fmt: skip
 def test_a_host_does_not_choose_where_we_write(tmp_path: Path, name: str) -> None:
-    collection = Collection(tmp_path / "got", ["n0"], lambda text: None)
+    collection = Collection(tmp_path / "got", ["n0"], lambda text: None, checkpoints=True)
     with pytest.raises(HostError, match="nobody asked for"):
         collection.on_piece({"file": name, "offset": 0, "bytes": 4, "sha256": ""}, lambda size: b"evil")
     assert list(tmp_path.iterdir()) == []
@@ -144,11 +180,63 @@ def test_a_host_does_not_choose_where_we_write(tmp_path: Path, name: str) -> Non
 def test_a_process_that_only_has_the_number_of_ours_is_left_alone(connect: Connect, tmp_path: Path) -> None:
     """After a restart of the machine a node's number may be anybody's: it is neither shown nor stopped."""
     run = run_of(tmp_path, "n0", b"")
-    other = {"pid": 1, "born": "another time", "log_bytes": 0}
-    (run.parent / "node.pid").write_text(json.dumps(other))
+    lives(run, pid=1, born="another time")
     (look,) = call(connect(), "status")["nodes"]
     assert look["state"] == "died" and look["pid"] == 0
     assert call(connect(), "stop", goodbye_s=0.0, purge=False) == {"stopped": [], "killed": []}
+
+
+def test_the_last_status_may_be_in_the_older_file(connect: Connect, tmp_path: Path) -> None:
+    """events.jsonl has just begun anew, with the old `started` alone; its node is as far as it was."""
+    run = run_of(tmp_path, "n0", says("started", 1.0, key="aa"))
+    (run / "events.1.jsonl").write_bytes(
+        says("started", 1.0, key="aa") + says("status", 2.0, step=70, accuracy=0.5, phase="training", members=3)
+    )
+    lives(run)
+    (look,) = call(connect(), "status")["nodes"]
+    assert (look["state"], look["step"], look["accuracy"], look["members"]) == ("training", 70, 0.5, 3)
+
+
+def test_what_an_earlier_life_said_is_not_said_of_this_one(connect: Connect, tmp_path: Path) -> None:
+    """It left, was started again, and could not: that it died, and why, and where it stands."""
+    run = run_of(tmp_path, "n0", says("status", 1.0, step=40) + says("finished", 2.0, outcome="left", steps=50))
+    (run / "run.json").write_text('{"result": {"outcome": "left"}}')
+    lives(run, pid=1, born="another time", began=3.0, log_bytes=6)
+    (run.parent / "start.log").write_text("gossip: tcp://0.0.0.0:7700: cannot listen\n")
+    (look,) = call(connect(), "status")["nodes"]
+    assert (look["state"], look["step"], look["why"]) == ("died", 50, "tcp://0.0.0.0:7700: cannot listen")
+    assert look["has_state"]
+    (run / "run.json").write_text('{"result": {"outcome": "finished"}}')  # and then was killed
+    assert call(connect(), "status")["nodes"][0]["state"] == "finished"
+
+
+def test_the_log_moves_into_the_run_folder(connect: Connect, tmp_path: Path) -> None:
+    """The ticket of this life is found in either file; the one of the life before, in neither."""
+    run = run_of(tmp_path, "n0", b"")
+    before = "gossip node --join OLD\n"
+    (run.parent / "start.log").write_text("")
+    (run / "node.log").write_text(before)
+    lives(run, log_bytes=len(before))
+    assert call(connect(), "status")["nodes"][0]["ticket"] == ""
+    (run / "node.log").write_text(before + "gossip node --join NEW\n")
+    assert call(connect(), "status")["nodes"][0]["ticket"] == "NEW"
+    (run / "node.log").write_text("anew\n")  # the log was full
+    assert call(connect(), "status")["nodes"][0]["ticket"] == ""
+
+
+def test_a_node_that_died_goes_on_in_its_own_run_folder(connect: Connect, tmp_path: Path) -> None:
+    """No word of a fresh start, nothing renamed, and no list of processes shows the ticket."""
+    run = run_of(tmp_path, "n0", b"")
+    python = tmp_path / ".gossip/test/lab1/env/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$@"\ncat\n')
+    python.chmod(0o700)
+    wanted = [{"node": "n0", "words": ["spec.toml"]}]
+    call(connect(), "start", nodes=wanted, ticket="SECRET", ready_within_s=20.0, files={"spec.toml": ""}, data_dir="")
+    words, ticket = (run.parent / "start.log").read_text().splitlines()
+    assert words == f"-P -m gossip node spec.toml --run-dir {run} --name n0 --detached -1 --join -"
+    assert ticket == "SECRET"
+    assert {path.name for path in run.parent.iterdir()} == {"run", "start.log", "process.json"}
 
 
 def test_a_living_nodes_folder_gives_a_new_ticket(connect: Connect, tmp_path: Path) -> None:
@@ -158,13 +246,13 @@ def test_a_living_nodes_folder_gives_a_new_ticket(connect: Connect, tmp_path: Pa
         swarm_id="00" * 8, swarm_key="11" * 32, spec_hash="22" * 8, key="33" * 32, address="192.0.2.7:7700"
     )
     write_swarm_file(run, swarm)
+    (run / "run.json").write_text("{}")
     python = run.parents[2] / "env" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     python.chmod(0o700)
     assert call(connect(), "ticket") == {"ticket": ""}  # nobody lives there
-    here = {"pid": os.getpid(), "born": born_at(os.getpid()), "log_bytes": 0}
-    (run.parent / "node.pid").write_text(json.dumps(here))
+    lives(run)
     ticket = parse_ticket(call(connect(), "ticket")["ticket"])
     assert ticket.seeds == (("192.0.2.7:7700", b"\x33" * 32),)
 
