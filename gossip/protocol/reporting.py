@@ -59,6 +59,7 @@ class Reports:
             "exchanges": self._exchanges.completed, "exchanges_failed": self._exchanges.failed,
             "exchanges_answered": self._exchanges.answered, "bytes_sent": traffic.bytes_sent,
             "bytes_received": traffic.bytes_received, "step_s": round(done.step_s, 6),
+            "distance": round(done.distance, 5),
             "step_cpu_s": round(done.step_cpu_s, 6),
             "longest_gap_s": round(done.longest_gap_s, 4), "round_trip_s": round(self._exchanges.round_trip_s, 4),
         }  # fmt: skip

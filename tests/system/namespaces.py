@@ -123,6 +123,39 @@ def _plug_in(machine: Machine, switch: str) -> None:
     ip("-n", name, "route", "add", "default", "dev", name)  # how a machine finds its own outside address
 
 
+def firewall(machine: Machine, incoming: str, outgoing: str = "") -> None:
+    """Install these nft rules there, in the place of any before."""
+    open_up(machine)
+    chains = [
+        f"chain {hook} {{ type filter hook {hook} priority 0; {rule}; }}"
+        for hook, rule in (("input", incoming), ("output", outgoing))
+        if rule
+    ]
+    rules = "\n".join(["table inet gossip {", *chains, "}"])
+    try:
+        subprocess.run([*machine.prefix, "nft", "-f", "-"], input=rules, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs nft: {getattr(error, 'stderr', error)}")
+
+
+def cut_off(machine: Machine, *others: Machine) -> None:
+    """Nothing passes between it and those, both ways and without a word; without others: between it and anybody."""
+    ips = ", ".join(other.ip for other in others)
+    if others:
+        firewall(machine, f"ip saddr {{ {ips} }} drop", f"ip daddr {{ {ips} }} drop")
+    else:
+        firewall(machine, 'iif != "lo" drop', 'oif != "lo" drop')
+
+
+def outbound_only(machine: Machine) -> None:
+    """As behind a NAT: who knocks there hears nothing."""
+    firewall(machine, "tcp flags & (syn | ack) == syn drop")
+
+
+def open_up(machine: Machine) -> None:
+    subprocess.run([*machine.prefix, "nft", "delete table inet gossip"], check=False, capture_output=True)
+
+
 def readme_blocks(section: str) -> list[tuple[str, str]]:
     """(info string, text) of the fenced blocks in a section of README.md; skips where there is none."""
     readme = Path(__file__).parents[2] / "README.md"

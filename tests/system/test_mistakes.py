@@ -107,6 +107,8 @@ def test_a_port_in_use_and_addresses_that_are_none(start_node: Start, start: Sta
     assert "7700" in complaint(start("node", spec, "--listen", "localhost:7700"))
     assert "tcp://127.0.0.1:99999" in complaint(start("node", spec, "--listen", "tcp://127.0.0.1:99999"))
     assert "expected tcp://HOST:PORT" in complaint(start("node", spec, "--listen", f"ipc://{spec}.socket"))
+    for words in (["--listen", "none"], ["--advertise", "none"]):
+        assert "cannot begin a swarm" in complaint(start_node(spec, *words))
     assert "192.0.2.1" in complaint(start("node", spec, "--listen", "tcp://192.0.2.1:7700"))
     for advertise in ("nonsense", "h" * 150 + ":7700"):
         assert "HOST:PORT" in complaint(start_node(spec, "--advertise", advertise))
