@@ -59,6 +59,7 @@ def seconds_until(swarm: Swarm, phase: Phase, within_s: float) -> float:
     return swarm.world.now() - began
 
 
+@pytest.mark.slow
 def test_every_one_of_64_nodes_obeys_within_a_second() -> None:
     """A new command is passed on at once over every link: some three hops, each as long as a message takes."""
     swarm = swarm_of(64, network=NetworkModel(delay_s=0.1, jitter_s=0.05))

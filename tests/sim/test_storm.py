@@ -120,6 +120,7 @@ def show(title: str, storm: Storm, waits: list[float]) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_hundred_newcomers_at_once_get_their_state_and_nobody_is_buried() -> None:
     """One member alone would need 107 s to send them 134 MB: who has a state gives it on, and it takes a tenth."""

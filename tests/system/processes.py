@@ -19,6 +19,9 @@ from gossip.observe import Event, read_events
 GOSSIP = [sys.executable, "-m", "gossip"]
 ONE_THREAD = dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 LOOK_EVERY_S = 0.01  # at a file that grows: there is nothing to select on
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job ignores Ctrl-C, and so would every process started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 ENDLESS = 10**12  # samples: more than any test waits for
 
 

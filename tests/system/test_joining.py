@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from processes import GossipProcess
 
 Start = Callable[..., GossipProcess]
@@ -17,6 +18,7 @@ def key_of(node: GossipProcess) -> str:
     return node.all("started")[0]["key"][:8]
 
 
+@pytest.mark.slow
 def test_a_newcomer_outlives_the_donor_that_is_killed_while_it_gives(start_node: Start, write_spec: WriteSpec) -> None:
     """SIGKILL between two fragments: the rest comes from the other donor, and nothing is fetched twice."""
     # 3.3 million parameters: 50 fragments, 6.6 MB, some tenths of a second from two donors that train meanwhile.
@@ -37,6 +39,7 @@ def test_a_newcomer_outlives_the_donor_that_is_killed_while_it_gives(start_node:
     joiner.wait_for("status", 40.0, lambda event: event["step"] > 10)
 
 
+@pytest.mark.slow
 def test_a_donor_whose_state_is_garbage_is_distrusted(start_node: Start, write_spec: WriteSpec) -> None:
     """Its state a thousand times too large would ruin the newcomer, and through it the swarm: it is told from the
     other's by a look at held-out samples, before it is trained on or given on."""

@@ -122,6 +122,7 @@ def test_a_folder_of_something_else_is_refused_in_a_sentence(
         assert sentence in refused.err.read_text() and "Traceback" not in refused.err.read_text()
 
 
+@pytest.mark.slow
 def test_a_member_that_was_killed_is_the_same_member_again(
     start: Start, start_node: Start, write_spec: WriteSpec
 ) -> None:

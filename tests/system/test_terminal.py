@@ -15,6 +15,7 @@ import termios
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from processes import GOSSIP, ONE_THREAD, GossipProcess, wait_until
 
 Start = Callable[..., GossipProcess]
@@ -84,6 +85,7 @@ def test_a_node_stopped_on_a_terminal_gives_the_cursor_back(write_spec: WriteSpe
     assert "leaving: stopped by SIGINT" in screen
 
 
+@pytest.mark.slow
 def test_without_a_terminal_there_are_plain_lines(start: Start, write_spec: WriteSpec) -> None:
     swarm = start("train", write_spec(train_samples=60_000), "--nodes", 2, "--alone-steps", 0)
     assert swarm.wait(60) == 0, swarm.story()
