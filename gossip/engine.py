@@ -115,7 +115,7 @@ class Engine:
 
     def notes(self, notes: dict[str, Any] | None = None) -> dict[str, Any]:
         """The node's notes (or these, taken of it) and the ledger's: what a restart wants to know again."""
-        return {**(self.node.notes() if notes is None else notes), "ledger": self._ledger.notes()}
+        return {**(self.node.notes(self._clock.now()) if notes is None else notes), "ledger": self._ledger.notes()}
 
     def _do(self, effects: list[ev.Effect]) -> None:
         for effect in effects:

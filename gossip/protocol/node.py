@@ -118,8 +118,9 @@ class Node:
         )  # fmt: skip
         return min(machine.next_deadline() for machine in machines)
 
-    def notes(self) -> dict[str, Any]:
+    def notes(self, now: float) -> dict[str, Any]:
         """What this node wants to know again after a restart, as plain JSON: goes into its checkpoints."""
+        self.progress.advance(now, at_once=True)  # what the clock lags behind would be lost at every restart
         return {
             "incarnation": self.membership.incarnation,
             "progress": self.progress.notes(),
@@ -379,7 +380,7 @@ class Node:
             if self.pacing.bucket.balance(now) >= 0:
                 effects += self._exchange(1.0, 0.0, now)
         effects += self._choose_state(now)
-        effects += self.saving.on_tick(now, self.notes)
+        effects += self.saving.on_tick(now, lambda: self.notes(now))
         hopeless = self.joiner.why_hopeless(self.progress, now, self.commands.is_stopped)
         is_back = self.settings.resumed and not self.joiner.is_done
         if is_back and (hopeless or self.resuming.is_left_alone(bool(self.links.up), now)):
