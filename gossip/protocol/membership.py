@@ -47,7 +47,9 @@ LATE_S = 0.3
 # tail is long (64 nodes: 10 s on average, 44 s at worst of 4,032 pairs).
 SILENT_S = 15.0
 SILENT_S_PER_MEMBER = 4.0
-INCARNATION_JUMP_MAX = 1_000  # higher jumps are nonsense or malice: ignored
+INCARNATION_JUMP_MAX = 1_000  # of one we know; higher jumps are nonsense or malice: ignored
+INCARNATION_MAX = 2**32 - 1  # what an update can say
+REFUTED_MAX = INCARNATION_MAX - 2**20  # lies may drive us up to here; the rest is for restarts
 REFUTE_EVERY_S = 0.1  # a liar that suspects us in a loop must not drive our incarnation up past that
 MEMBERS_KNOWN_MAX = 4_096
 PROBES_MAX = 64  # probes under way, those for others included
@@ -76,8 +78,8 @@ class Membership:
     def __init__(self, key: bytes, address: str, rng: random.Random, incarnation: int = 0) -> None:
         self.key = key
         self.address = address
-        self.incarnation = incarnation
-        self.status = Status(sequence=incarnation * STATUSES_PER_LIFE)
+        self.incarnation = min(incarnation, INCARNATION_MAX)
+        self.status = Status(sequence=self.incarnation * STATUSES_PER_LIFE)
         self.members: dict[bytes, Member] = {}
         self._rng = rng
         self._left = False
@@ -112,7 +114,7 @@ class Membership:
     def set_address(self, address: str) -> None:
         """We are reached elsewhere from now on ("": not at all). The incarnation carries it to those far away."""
         self.address = address
-        self.incarnation += 1
+        self.incarnation = min(self.incarnation + 1, INCARNATION_MAX)
 
     def sample(self, count: int) -> Members:
         """Ourselves, then up to `count` others, the living first: what a joiner is told."""
@@ -226,7 +228,7 @@ class Membership:
         is_what_we_say = update.state == State.ALIVE and update.incarnation == self.incarnation
         if self._left or is_past or is_what_we_say or now < self._refute_again_at:
             return []
-        if update.incarnation > self.incarnation + INCARNATION_JUMP_MAX:
+        if update.incarnation > min(self.incarnation + INCARNATION_JUMP_MAX, REFUTED_MAX):
             return [self._ignored(update)]
         self.incarnation = update.incarnation + 1
         self._refute_again_at = now + REFUTE_EVERY_S
@@ -239,8 +241,6 @@ class Membership:
             self._make_room(now, room_for=1)
         if len(self.members) >= MEMBERS_KNOWN_MAX:
             return [Emit("members_full", {"peer": update.key.hex()[:8]})]
-        if update.incarnation > INCARNATION_JUMP_MAX and not first_hand:
-            return [self._ignored(update)]
         # The dead and the gone are learnt too: their samples belong to the swarm's clock.
         member = Member(
             update.key, update.address, update.incarnation, State(update.state), update.status, now,
@@ -255,9 +255,7 @@ class Membership:
         newer = update.incarnation > member.incarnation
         if not first_hand and update.incarnation > member.incarnation + INCARNATION_JUMP_MAX:
             return [self._ignored(update)]
-        is_later = first_hand or update.status.sequence > member.status.sequence
-        if is_later and update.status != member.status:
-            member.status, member.heard_at, member.is_first_hand = update.status, now, first_hand
+        member.hear(update, now, first_hand)
         if first_hand or newer:
             member.address = update.address  # "" too: it has found out that nobody can dial it
         if update.incarnation == member.incarnation:

@@ -143,5 +143,5 @@ class Progress:
             elif self._clock.run_s >= self._time_s:
                 self._end = f"its {self._time_s:g} s have passed"
             else:
-                self._end = self._stopping.verdict(votes_itself=self._clock.has_begun)
+                self._end = self._stopping.verdict(votes_itself=self._clock.has_begun, now=now)
         self.tell(now)

@@ -4,6 +4,10 @@ Samples and time are the clock's word, and everybody reads nearly the same clock
 knowledge: each node judges its own held-out looks and says whether it wants to end, and the run ends where more
 than half of the living trained members, itself included, do. Who settles wants the end too, and so did whoever left
 after settling: a node whose clock is a little behind does not train on alone.
+
+What is said of others may be invented, so the votes are counted twice: among all members we know of, and among those
+who told us themselves. Both must say so. In a large swarm the second count is of our links only; as their neighbours
+settle it follows the first.
 """
 
 from __future__ import annotations
@@ -11,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gossip.protocol.membership import Membership, is_trained
+from gossip.protocol.member import TRAINED, Member, is_trained
+from gossip.protocol.membership import Membership
 from gossip.protocol.messages import Phase, State
 
+WORD_S = 60.0  # a vote is so long what its owner said; a link brings a new word every 16 s at least
 PROGRESS_MIN = 0.001  # of accuracy: one held-out sample in a thousand, the size of a look
 
 
@@ -46,16 +52,13 @@ class Stopping:
         else:
             self._wish = ""
 
-    def verdict(self, votes_itself: bool) -> str:
+    def verdict(self, votes_itself: bool, now: float) -> str:
         """Why the swarm ends its run; "" while it does not. votes_itself: false for a newcomer without a state."""
-        votes = [bool(self._wish)] if votes_itself else []
-        for member in self._membership.members.values():
-            status = member.status
-            if is_trained(member):
-                votes.append(status.wants_end or status.phase == Phase.SETTLING)
-            elif member.state == State.LEFT and status.phase == Phase.DONE and status.wants_end:
-                votes.append(True)
-        if 2 * sum(votes) <= len(votes):
+        members = list(self._membership.members.values())
+        own = [bool(self._wish)] if votes_itself else []
+        told = [vote for member in members if (vote := _vote(member)) is not None]
+        said = [vote for member in members if (vote := _own_vote(member, now)) is not None]
+        if not (_most(own + told) and _most(own + said)):
             return ""
         return self._wish or "most of the swarm has ended it"
 
@@ -64,3 +67,26 @@ class Stopping:
 
     def restore(self, notes: Mapping[str, Any]) -> None:
         self._best, self._looks_since = float(notes["best"]), int(notes["looks_since"])
+
+
+def _vote(member: Member) -> bool | None:
+    """As far as anybody told us; None: it has none."""
+    if is_trained(member):
+        return member.status.wants_end or member.status.phase == Phase.SETTLING
+    has_ended = member.state == State.LEFT and member.status.phase == Phase.DONE and member.status.wants_end
+    return True if has_ended else None
+
+
+def _own_vote(member: Member, now: float) -> bool | None:
+    """As it said itself, lately. That others say that it has left silences nobody; that it is dead is our own look."""
+    word = member.word
+    if word is None or now - member.word_at > WORD_S or member.state == State.DEAD:
+        return None
+    if word.phase in TRAINED:
+        return word.wants_end or word.phase == Phase.SETTLING
+    # Nor does who came only to leave: one link could bring any number of them, one after the other.
+    return True if word.phase == Phase.DONE and word.wants_end and member.has_trained else None
+
+
+def _most(votes: list[bool]) -> bool:
+    return 2 * sum(votes) > len(votes)

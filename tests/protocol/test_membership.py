@@ -10,10 +10,12 @@ from gossip.protocol import events as ev
 from gossip.protocol import messages as msg
 from gossip.protocol.membership import (
     INCARNATION_JUMP_MAX,
+    INCARNATION_MAX,
     PROBE_INTERVAL_S,
     PROBE_TIMEOUT_S,
     PROBES_MAX,
     REFUTE_EVERY_S,
+    REFUTED_MAX,
     SILENT_S,
     SUSPICION_S,
     Membership,
@@ -275,3 +277,22 @@ def test_only_those_with_a_state_can_take_part(membership: Membership) -> None:
     """A joiner has nothing to average yet."""
     membership.on_updates(A, (say(A, sequence=2, phase=Phase.TRAINING),), 1.0)
     assert is_trained(membership.members[A]) and not is_trained(membership.members[B])
+
+
+def test_a_newcomer_learns_of_those_that_have_lived_long(membership: Membership) -> None:
+    """Incarnations grow over restarts and refutations for as long as a node lives: the first one says nothing."""
+    late = b"l" * 32
+    effects = membership.on_updates(A, (say(late, incarnation=INCARNATION_JUMP_MAX + 1),), 1.0)
+    assert names(effects) == ["member_alive"] and membership.is_alive(late)
+
+
+def test_the_last_incarnation_is_no_crash(membership: Membership) -> None:
+    """A liar that accuses us for days drives it up so far that restarts have room; those end at what can be said."""
+    membership.incarnation = REFUTED_MAX - 5
+    for second in range(1, 10):
+        accused = membership.incarnation + 1
+        membership.on_updates(A, (say(ME, State.SUSPECT, incarnation=accused),), float(second))
+    assert membership.own_update().incarnation == REFUTED_MAX + 1
+    late = Membership(ME, "m:1", random.Random(1), incarnation=INCARNATION_MAX + 1)
+    late.set_address("m:2")
+    assert late.own_update().incarnation == INCARNATION_MAX
