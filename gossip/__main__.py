@@ -13,6 +13,7 @@ def main() -> None:
     """Entry point.
 
     Exit status: 0 done, or stopped in order with everything saved; 1 an error the user can act on; 2 wrong usage;
+    3 the run to go on with is finished;
     130 (SIGINT) or 143 (SIGTERM) stopped at once: there was nothing to save, or it was asked for twice.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -31,7 +32,7 @@ def main() -> None:
             from gossip.observe import strict_json
 
             print(strict_json({"error": str(error)}))
-        sys.exit(1)
+        sys.exit(error.exit_status)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """Copies of a run outside the swarm: in a folder, or wherever a command of the user's takes them.
 
 `[node] backup` names a folder, which gets a small run folder of its own (`gossip eval` reads it), or a command with
-{file} in it, which is run without a shell with the model's path put in. A backup is made from a checkpoint that is on
-the disk already, on a thread of its own: neither training nor the next checkpoint waits for it. It holds no secret:
-no key, no swarm.json, nothing of [node].
+{file} in it, which is run without a shell with the path of a model put in, RUN/backup/model.safetensors. A backup is
+made from a checkpoint that is on the disk already, on a thread of its own: neither training nor the next checkpoint
+waits for it. It holds no secret: no key, no swarm.json, nothing of [node].
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
 import shlex
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
@@ -26,6 +29,8 @@ from gossip.spec import Experiment, NodeSpec
 
 EVERY_S = 600.0
 COMMAND_TIMEOUT_S = 600.0
+GIVING_UP_S = 1.0  # until a killed command is gone
+FOLDER = "backup"  # in the run's: what a command gets
 WORDS_MAX = 300  # characters of a command's last words
 
 # What came of one: "" or why it failed.
@@ -48,6 +53,7 @@ class Backup:
         self._last_at: float | None = None
         self._mailbox: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
         self._is_busy = threading.Event()
+        self._command = _Command()
         self._thread = threading.Thread(target=self._work, name="backup", daemon=True)
         self._thread.start()
 
@@ -65,6 +71,8 @@ class Backup:
         self._thread.join(patience_s)
         if self._thread.is_alive():
             self._on_done(f"it takes longer than {patience_s:g} s")
+            self._command.give_up()
+            self._thread.join(GIVING_UP_S)
 
     def _post(self, path: Path) -> None:
         self._is_busy.set()
@@ -75,7 +83,8 @@ class Backup:
             try:
                 self._make(read_checkpoint(path))
             except (GossipError, OSError, ValueError) as error:
-                self._on_done(str(error))
+                if not self._command.is_given_up:  # that was said by whoever gave it up
+                    self._on_done(str(error))
             else:
                 self._on_done("")
             self._is_busy.clear()
@@ -83,8 +92,9 @@ class Backup:
     def _make(self, checkpoint: Checkpoint) -> None:
         x = checkpoint.arrays["x"]
         if "{file}" in self._target:
-            self._run.save_model(self._model, x, self._experiment)
-            run_command(self._target, self._run.model)
+            copy = RunFolder(self._run.path / FOLDER)  # a file of its own: the run's model may be newer than this one
+            copy.save_model(self._model, x, self._experiment)
+            self._command.run(self._target, copy.model)
             return
         copy = RunFolder(Path(self._target) / self._folder_name)
         copy.path.mkdir(parents=True, exist_ok=True)
@@ -99,17 +109,43 @@ class Backup:
                 old.unlink()
 
 
-def run_command(command: str, file: Path) -> None:
-    """Run a command with `file` in the place of {file}, without a shell. Raises SpecError with its last words."""
-    words = [word.replace("{file}", str(file)) for word in shlex.split(command)]
-    try:
-        ended = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False
-        )
-    except OSError as error:
-        raise SpecError(f"{words[0]}: cannot be run ({error.strerror})") from error
-    except subprocess.TimeoutExpired as error:
-        raise SpecError(f"{words[0]}: not done within {COMMAND_TIMEOUT_S:g} s") from error
-    if ended.returncode:
-        said = ended.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {ended.returncode}"]
-        raise SpecError(f"{words[0]}: {said[-1][:WORDS_MAX]}")
+class _Command:
+    """The user's command: in a process group of its own, so that what it starts ends with it."""
+
+    def __init__(self) -> None:
+        self.is_given_up = False
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, command: str, file: Path) -> None:
+        """Run it with `file` in the place of {file}, without a shell. Raises SpecError with its last words."""
+        words = [word.replace("{file}", str(file)) for word in shlex.split(command)]
+        with self._lock:
+            if self.is_given_up:
+                raise SpecError(f"{words[0]}: there was no time for it")
+            try:
+                self._process = process = subprocess.Popen(
+                    words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0
+                )
+            except OSError as error:
+                raise SpecError(f"{words[0]}: cannot be run ({error.strerror})") from error
+        try:
+            _, errors = process.communicate(timeout=COMMAND_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            self._kill()
+            process.communicate()
+            raise SpecError(f"{words[0]}: not done within {COMMAND_TIMEOUT_S:g} s") from error
+        if process.returncode:
+            said = errors.decode(errors="replace").strip().splitlines() or [f"exit status {process.returncode}"]
+            raise SpecError(f"{words[0]}: {said[-1][:WORDS_MAX]}")
+
+    def give_up(self) -> None:
+        """End it, and start no more. From any thread."""
+        with self._lock:
+            self.is_given_up = True
+            self._kill()
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)

@@ -98,9 +98,13 @@ class Checkpoints:
                     path.replace(path.with_suffix(".damaged"))
 
     def sweep(self) -> None:
-        """Remove what a process left that was killed while it wrote. Only for whoever holds the run's lock."""
+        """Remove what a process left that was killed while it wrote. Only for whoever holds the run's lock.
+
+        And what was set aside, once there are as many good ones again as are kept.
+        """
+        is_well = len(self.paths()) >= KEPT
         for path in self._files():
-            if path.name.startswith(".checkpoint-"):
+            if path.name.startswith(".checkpoint-") or (is_well and path.suffix == ".damaged"):
                 path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:

@@ -99,7 +99,8 @@ def node(
     from gossip.spec import load
 
     if ticket == "-":
-        ticket = sys.stdin.read(8192).strip()
+        # A launcher's pipe stays open: its end is the word to go.
+        ticket = (sys.stdin.readline(8192) if follow else sys.stdin.read(8192)).strip()
     experiment = load(spec) if spec else None
     if detach:
         context = click.get_current_context()

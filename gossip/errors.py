@@ -6,9 +6,17 @@ from __future__ import annotations
 class GossipError(Exception):
     """Base of every error this package raises on purpose; its text is one line for the user."""
 
+    exit_status = 1
+
 
 class SpecError(GossipError):
     """The experiment file, a recipe or a command-line option is wrong: the user can fix it."""
+
+
+class RunIsFinishedError(SpecError):
+    """There is nothing to go on with: who restarts what failed, as systemd does, need not try again."""
+
+    exit_status = 3
 
 
 class DataError(GossipError):

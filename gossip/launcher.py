@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gossip.console import TROUBLES, SwarmConsole, command_note
 from gossip.errors import GossipError
 from gossip.observe import Event, EventFile, parse_event, strict_json
@@ -28,7 +30,10 @@ from gossip.runs import RunFolder
 from gossip.spec import Experiment
 
 THREAD_LIMITS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-GOODBYE_S = 5.0  # how long nodes that were told to leave may take before they are killed
+# How long nodes that were told to leave may take before they are killed: more than they give themselves, for a step
+# in hand, a slow disk, a last look, and the copy outside.
+GOODBYE_S = 13.0
+BACKUP_GOODBYE_S = 12.0
 READ_BYTES = 65_536
 LATE_PROGRESS = 0.02  # who begins to train later than this joined mid-run: the picture marks it
 
@@ -97,6 +102,19 @@ class Launcher:
     def _log(self) -> EventFile:
         return self.run_folder.open_events()
 
+    @functools.cached_property
+    def _joiners_spec(self) -> Path:
+        """What the others bring: this machine's [node], less the one address that only the first can have."""
+        node = msgspec.structs.replace(self.experiment.node, advertise="")
+        folder = RunFolder(self.run_folder.path / "nodes")
+        folder.write_spec(msgspec.structs.replace(self.experiment, node=node))
+        return folder.path / "spec.toml"
+
+    @property
+    def goodbye_s(self) -> float:
+        """Seconds until nodes that were told to leave are killed."""
+        return GOODBYE_S + (BACKUP_GOODBYE_S if self.experiment.node.backup else 0.0)
+
     # -- The whole run -------------------------------------------------------------------------------
 
     def run(self, alone_steps: int) -> dict[str, Any]:
@@ -155,7 +173,7 @@ class Launcher:
             self._read(0.25)
             while not self.was_stopped and self.schedule and self.schedule[0][0]():
                 self.schedule.pop(0)[1]()
-            if self._stopping_since is not None and time.monotonic() > self._stopping_since + GOODBYE_S:
+            if self._stopping_since is not None and time.monotonic() > self._stopping_since + self.goodbye_s:
                 self.end_all()
 
     @property
@@ -184,7 +202,10 @@ class Launcher:
         command = [sys.executable, "-m", "gossip", "node", "--follow", "--name", name, "--shard", str(shard)]
         command += ["--listen", f"tcp://{self.host}:0", "--run-dir", str(folder), "--data-dir", self.data_dir]
         command += ["--upload", self.upload or self.experiment.node.upload]
-        command += ["--join", self.ticket] if self.ticket else [str(self.run_folder.path / "spec.toml")]
+        if self.ticket:  # through standard input: no list of processes shows it
+            command += [str(self._joiners_spec), "--join", "-"]
+        else:
+            command += [str(self.run_folder.path / "spec.toml")]
         threads = str(max(1, (os.cpu_count() or 1) // self.nodes))
         with (folder / "stderr.log").open("wb") as errors:
             process = subprocess.Popen(
@@ -197,7 +218,11 @@ class Launcher:
             )
         child = Child(name, shard, process, folder, time.time())
         self.children[name] = child
-        assert process.stdout is not None
+        assert process.stdin is not None and process.stdout is not None
+        if self.ticket:
+            with contextlib.suppress(BrokenPipeError):  # it has ended: its last words tell why
+                process.stdin.write(self.ticket.encode() + b"\n")
+                process.stdin.flush()
         os.set_blocking(process.stdout.fileno(), False)
         self._selector.register(process.stdout, selectors.EVENT_READ, child)
         return name
@@ -218,7 +243,7 @@ class Launcher:
         for child in running:
             if child.process.stdin is not None:
                 child.process.stdin.close()
-        deadline = time.monotonic() + (0.0 if self.was_stopped else GOODBYE_S)
+        deadline = time.monotonic() + (0.0 if self.was_stopped else self.goodbye_s)
         for child in running:
             try:
                 child.process.wait(max(0.0, deadline - time.monotonic()))

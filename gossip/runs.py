@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,12 @@ class RunFolder:
         if (self.path / "run.json").exists() and not began and "result" not in self.notes():
             for name in ("run.json", "spec.toml", "recipe.toml", "owner.key"):
                 (self.path / name).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what a process left that was killed while it wrote. Only for whoever holds the lock."""
+        for path in self.path.iterdir():
+            if re.fullmatch(r"\..+\.\d+", path.name):  # as write_atomically names them
+                path.unlink(missing_ok=True)
 
     def note(self, **facts: Any) -> None:
         """Add facts to run.json."""

@@ -43,7 +43,8 @@ KillSignal=SIGTERM
 TimeoutStopSec=90
 Restart=on-failure
 RestartSec=15
-RestartPreventExitStatus=2
+# Wrong usage, or a run that is finished: trying again helps neither.
+RestartPreventExitStatus=2 3
 
 # What it may take from whoever works here.
 Nice=10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import shlex
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from gossip.backup import EVERY_S, Backup
 from gossip.models.model import build_model
-from gossip.runs import RunFolder
+from gossip.runs import RunFolder, load_parameters
 from gossip.spec import NodeSpec, load
 
 EXPERIMENT = load(Path(__file__).parents[1] / "deploy" / "experiments" / "two-machines.toml")
@@ -74,7 +75,29 @@ def test_a_command_gets_the_models_file(tmp_path: Path) -> None:
     program = "import shutil, sys; shutil.copy(sys.argv[1], sys.argv[2])"
     bench = Bench(tmp_path, shlex.join([sys.executable, "-c", program, "{file}", str(copy)]))
     assert bench.copied(1, 0.0) == ""
-    assert copy.read_bytes() == bench.run.model.read_bytes()
+    assert (load_parameters(copy, MODEL) == 1).all()
+
+
+def test_a_command_never_touches_the_runs_own_model(tmp_path: Path) -> None:
+    """The checkpoint may be older than the model that was saved at the very end."""
+    bench = Bench(tmp_path, shlex.join([sys.executable, "-c", "", "{file}"]))
+    newer = np.full(PADDED, 9, np.float32)
+    bench.run.save_model(MODEL, newer, EXPERIMENT)
+    assert bench.copied(1, 0.0) == ""
+    assert (bench.run.load_model(MODEL) == 9).all()
+
+
+def test_a_command_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
+    """Nor does what it started: the pipe that they all hold ends with the last of them."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    bench = Bench(tmp_path, f"sh -c 'exec 3>{pipe}; echo ready >&3; sleep 120; true' {{file}}")
+    bench.backup.on_checkpoint(bench.save(1), 0.0)
+    with pipe.open() as held:
+        assert held.readline() == "ready\n"
+        bench.backup.last(bench.save(2), 0.1)
+        assert held.read() == ""
+    assert "it takes longer than" in bench.said.get(timeout=30) and bench.said.empty()
 
 
 @pytest.mark.parametrize(

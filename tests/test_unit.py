@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from gossip.cli import cli
-from gossip.errors import SpecError
+from gossip.errors import RunIsFinishedError, SpecError
 from gossip.runs import RunFolder
 from gossip.spec import load
 from gossip.swarmfile import SwarmFile, write_swarm_file
@@ -56,6 +56,7 @@ def test_it_resumes_from_the_folder_and_holds_no_secret(tmp_path: Path) -> None:
     assert f"-m gossip node --run-dir {run.path}\n" in text
     assert SECRET not in text
     assert "--join" not in text
+    assert "RestartPreventExitStatus=2 3\n" in text and RunIsFinishedError.exit_status == 3
     assert "PrivateTmp=no" in text or not str(tmp_path).startswith("/tmp")
     (megabytes,) = re.findall(r"MemoryMax=(\d+)M", text)
     assert 800 < int(megabytes) < 2_000

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from gossip import spec
-from gossip.errors import GossipError, NetworkError, SpecError
+from gossip.errors import GossipError, NetworkError, RunIsFinishedError, SpecError
 from gossip.keyfiles import create_secret
 from gossip.live.security import KEY_FILE_HEAD, KeyPair, load_keys, load_or_create_keys
 from gossip.live.tickets import SEEDS_MAX, Ticket, swarm_id
@@ -93,6 +93,8 @@ def find_home(
         )
     for folder in [] if fresh else _runs_newest_first(under):
         with contextlib.suppress(GossipError, OSError):  # another's, damaged, or somebody runs in it: not ours
+            # First without the lock: to hold it for only a moment would make somebody fail who names that folder.
+            _read_past(RunFolder(folder), experiment, ticket, key_file)
             lock = RunLock.take(folder)
             try:
                 past = _read_past(RunFolder(folder), experiment, ticket, key_file)
@@ -207,7 +209,7 @@ def _runs_newest_first(under: Path) -> Iterator[Path]:
 def _read_past(run: RunFolder, experiment: Experiment | None, ticket: Ticket | None, key_file: Path | None) -> Past:
     """Raises GossipError where the folder holds no former life of this very node in this very swarm."""
     if run.is_finished:
-        raise SpecError(f"{run.path}: this run is finished (gossip eval shows it); choose another --run-dir")
+        raise RunIsFinishedError(f"{run.path}: this run is finished (gossip eval shows it); choose another --run-dir")
     swarm = read_swarm_file(run.path)
     if swarm is None:
         raise SpecError(f"{run.path}: holds a run already, but not one node's; choose another --run-dir or remove it")

@@ -40,6 +40,7 @@ class Keeper:
         """node: what tells this node's backups from others'. wake: makes the loop call `say`."""
         self._checkpoints = run.checkpoints
         self._checkpoints.sweep()
+        run.sweep()
         self._spec_hash = experiment.hash.hex()
         self._trainer = trainer
         self._shard = shard

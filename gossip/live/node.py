@@ -17,6 +17,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gossip import wire
 from gossip.addresses import NONE
 from gossip.backup import COMMAND_TIMEOUT_S
@@ -57,7 +60,7 @@ from gossip.training.work import Work
 from gossip.units import bytes_per_s_of
 
 LAST_LOOK_S = 0.5  # a node that was told to stop evaluates for this long at most
-LAST_BACKUP_S = 30.0  # and this long for the copy outside, which may go over a network
+LAST_BACKUP_S = 10.0  # and this long for the copy outside, which may go over a network
 REST_S = 1.0  # and waits this long for a step in hand: a large batch must not hold up Ctrl-C
 
 
@@ -265,6 +268,9 @@ class _LiveNode:
 
     def result(self) -> dict[str, Any]:
         """Save everything, look at all held-out samples, and say how it went."""
+        has_state = self.engine.node.joiner.is_done
+        if self.has_rested:
+            self.trainer.end_loading(is_whole=has_state)
         if self.trainer.steps and not self.workers.has_diverged:
             self.keeper.save_last(self.engine.notes(), self._why_not_saved())
         trainer, exchanges = self.trainer, self.engine.node.exchanges
@@ -294,14 +300,25 @@ class _LiveNode:
             "longest_gap_s": round(self.workers.longest_gap_s, 4),
             "blocks_failed_share": round(trainer.mixer.statistics().failed_share_recent, 4),
         }
-        if trainer.steps and trainer.is_finite():
-            self.folder.save_model(self.model, trainer.x, self.experiment)
-        self.folder.note(result=result)
+        is_good = trainer.steps and trainer.is_finite() and (self.has_rested or has_state)
+        result = self._left_behind(result, trainer.x if is_good else None)
+        self.observe("finished", result)  # before the copy outside: who waits for our result need not wait for that
         self.keeper.back_up_last(COMMAND_TIMEOUT_S if self.stop.reason is None else LAST_BACKUP_S)
-        self.observe("finished", result)
         return result | {"run": str(self.folder.path)}
 
+    def _left_behind(self, result: dict[str, Any], x: NDArray[np.float32] | None) -> dict[str, Any]:
+        """The model and the result, in the run's folder. A run whose model the disk did not take has failed."""
+        try:
+            if x is not None:
+                self.folder.save_model(self.model, x, self.experiment)
+            self.folder.note(result=result)
+        except SpecError as error:
+            return result | {"outcome": "failed", "why": str(error)}
+        return result
+
     def _why_not_saved(self) -> str:
+        if not self.engine.node.joiner.is_done:
+            return "the swarm's state has not come whole, and ours is on the disk"
         if not self.has_rested:
             return "a step is still in hand"
         return "the disk is still busy with the one before" if self.workers.is_still_saving else ""

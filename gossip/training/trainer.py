@@ -218,6 +218,13 @@ class Trainer:
             self.restore(self._before)
         self._patchwork = self._before = None
 
+    def end_loading(self, is_whole: bool) -> None:
+        """The node leaves: x becomes the swarm's state where that is whole and trusted, else our own again."""
+        if is_whole:
+            self._patchwork = self._before = None
+        else:
+            self.drop_fragments()
+
     def compare_donors(self, donors: tuple[bytes, ...]) -> DonorsCompared:
         """Look at the state with and without what each of them gave; what anybody else gave is forgotten.
 
@@ -260,8 +267,8 @@ class Trainer:
         return TrainerState(copies, self._counters())
 
     def state_in_place(self) -> TrainerState:
-        """The same without copies, for whoever saves it before the next step. What is half loaded is not saved."""
-        return self._before or TrainerState(self._arrays(), self._counters())
+        """The same without copies, for whoever saves it before the next step."""
+        return TrainerState(self._arrays(), self._counters())
 
     def restore(self, state: TrainerState) -> None:
         """Go on where `state` was taken, on the same shard in the same order. Raises DataError where it is another's.

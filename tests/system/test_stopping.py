@@ -135,6 +135,20 @@ def test_ctrl_c_ends_a_swarm_in_order(start: Start, write_spec: WriteSpec, tmp_p
         check_saved(run / "nodes" / name)
 
 
+def test_all_nodes_of_a_swarm_are_copied_outside_and_hide_their_ticket(
+    start: Start, write_spec: WriteSpec, tmp_path: Path
+) -> None:
+    """[node] is every node's, not the first one's alone; on no command line is there a ticket."""
+    spec = write_spec(node_backup="copies", node_checkpoint_every_s=1)
+    launcher = start("train", spec, "--nodes", 2, "--json")
+    pids = nodes_of(launcher, 2)
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in pids]
+    assert [line[line.index(b"--join") + 1] for line in lines if b"--join" in line] == [b"-"]
+    wait_until(lambda: len(list((launcher.cwd / "copies").glob("*/run.json"))) == 2, 30.0, "two copies")
+    launcher.interrupt()
+    assert [node["end"] for node in launcher.result(20.0)["nodes"]] == ["left", "left"]
+
+
 def test_ctrl_c_twice_ends_a_swarm_at_once(start: Start, write_spec: WriteSpec) -> None:
     launcher = start("train", write_spec(model_preset="lenet", train_batch=4096), "--nodes", 2)
     pids = nodes_of(launcher, 2)

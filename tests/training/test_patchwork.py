@@ -122,3 +122,15 @@ def test_a_node_that_comes_back_goes_on_with_its_own_state_if_the_swarms_never_c
     back.drop_fragments()
     give(donor, back, 1, A, keep=False)
     assert np.array_equal(back.x, x) and np.array_equal(back.momentum, momentum)
+
+
+def test_who_leaves_with_the_swarms_state_saves_that_and_else_its_own(donor: Trainer) -> None:
+    """Progress noted beside a checkpoint must be that of its x: a whole state counts, half a one does not."""
+    for is_whole in (True, False):
+        back = make_trainer(2, steps=20)
+        own = back.x.copy()
+        for index in (0, 1) if is_whole else (0,):
+            give(donor, back, index, A, keep=True)
+        back.end_loading(is_whole)
+        assert np.allclose(back.state_in_place().arrays["x"], donor.x if is_whole else own, atol=0.02)
+        assert np.array_equal(back.x, own) == (not is_whole)
