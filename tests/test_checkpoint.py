@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from gossip import observe
 from gossip.checkpoint import Checkpoint, Checkpoints, read_checkpoint
@@ -145,11 +146,12 @@ def test_a_refused_file_takes_no_good_ones_place(checkpoints: Checkpoints) -> No
 # -- Resuming exactly ---------------------------------------------------------------------------------
 
 
-def make_trainer(order_seed: int = 3) -> Trainer:
+def make_trainer(order_seed: int = 3, **changed: Any) -> Trainer:
     dataset = load_dataset(EXPERIMENT.recipe)
     model = build_model(EXPERIMENT.layers, EXPERIMENT.recipe.mean, EXPERIMENT.recipe.std)
     shard = np.arange(100, 400)
-    return Trainer(EXPERIMENT.train, EXPERIMENT.seed, model, dataset, shard, order_seed=order_seed)
+    train = replace(EXPERIMENT.train, **changed)
+    return Trainer(train, EXPERIMENT.seed, model, dataset, shard, order_seed=order_seed)
 
 
 def exchange(asker: Trainer, other: Trainer, exchange_id: int) -> None:
@@ -191,6 +193,15 @@ def test_a_resumed_trainer_is_the_one_that_never_stopped(checkpoints: Checkpoint
     other.restore(peer_state)
     assert go_on(again, other) == never_stopped
     assert again.steps == 27 and again.sampler.epoch > 0
+
+
+def test_a_batch_that_follows_the_speed_is_resumed() -> None:
+    """A slow node would otherwise take far too long over its first steps, a fast one stray from the others."""
+    trainer = make_trainer(batch="auto")
+    trainer.batch = 96
+    again = make_trainer(batch="auto")
+    again.restore(trainer.state())
+    assert again.batch == 96
 
 
 def test_a_state_that_does_not_fit_is_refused() -> None:

@@ -33,7 +33,7 @@ class Bucket:
         self.bytes_per_s = bytes_per_s
         self._balance = 0.0
         self._at: float | None = None
-        self._counted = 0  # bytes sent by the ledger's last count
+        self._counted: int | None = None  # bytes sent by the ledger's last count
         self._ahead = 0  # spent since then: not to be deducted again
 
     @property
@@ -65,8 +65,11 @@ class Bucket:
             self._ahead += size
 
     def on_traffic(self, bytes_sent: int, now: float) -> None:
-        """The ledger's count of all bytes ever sent: control messages, handshakes and heartbeats are in it."""
-        if self.has_cap:
+        """The ledger's count of all bytes ever sent: control messages, handshakes and heartbeats are in it.
+
+        The first one only tells where the count stands: what a former life sent is no debt of this one.
+        """
+        if self.has_cap and self._counted is not None:
             self._balance = self.balance(now) - (bytes_sent - self._counted - self._ahead)
         self._counted, self._ahead = bytes_sent, 0
 

@@ -20,6 +20,7 @@ from gossip.protocol.exchange import Exchanges
 from gossip.protocol.joining import Joiner
 from gossip.protocol.links import LINKS_MAX, Links
 from gossip.protocol.membership import Membership
+from gossip.protocol.memory import Memory
 from gossip.protocol.messages import Phase, State
 from gossip.protocol.momentum import momentum_is_wanted
 from gossip.protocol.pacing import Pacing
@@ -64,7 +65,8 @@ class Node:
         self.reports = Reports(self.membership, self.links, self.exchanges, self.progress)
         self._has_trained = False
         self._ramp_steps = 0
-        self._done = self._restored(settings.resumed or Resumed())  # as far as the trainer has told us
+        self._memory = Memory(self.membership, self.progress, self.exchanges, self.commands, self.batching)
+        self._done = self._memory.restore(settings.resumed or Resumed())  # as far as the trainer has told us
         self._handlers: dict[type, Callable[[Any, float], list[ev.Effect]]] = {
             LinkUp: self._on_link_up,
             AddressTried: lambda e, now: self.links.reachability.on_tried(e),
@@ -105,7 +107,7 @@ class Node:
         if not self.settings.seeds:
             return self._start_training(now, ramp_steps=0)
         if self.settings.resumed:
-            self.resuming.begin((key for key, _ in self.settings.seeds), now)
+            self.resuming.begin(self.settings.seeds, now)
         return [effect for key, address in self.settings.seeds for effect in self.links.dial_seed(key, address)]
 
     def next_deadline(self) -> float:
@@ -121,12 +123,7 @@ class Node:
     def notes(self, now: float) -> dict[str, Any]:
         """What this node wants to know again after a restart, as plain JSON: goes into its checkpoints."""
         self.progress.advance(now, at_once=True)  # what the clock lags behind would be lost at every restart
-        return {
-            "incarnation": self.membership.incarnation,
-            "progress": self.progress.notes(),
-            "exchanges": self.exchanges.notes(),
-            "commands": self.commands.notes(),
-        }
+        return self._memory.notes()
 
     # -- Network -------------------------------------------------------------------------------------
 
@@ -141,7 +138,7 @@ class Node:
 
     def _on_link_refused(self, event: LinkRefused, now: float) -> list[ev.Effect]:
         effects = self.links.on_link_refused(event.peer, event.address, event.code, event.reason, now)
-        self.resuming.on_refused(event.peer)
+        self.resuming.on_refused(event.peer, event.address)
         return effects + self._choose_state(now)
 
     def _on_link_down(self, event: LinkDown, now: float) -> list[ev.Effect]:
@@ -225,15 +222,6 @@ class Node:
 
     # -- Coming back ---------------------------------------------------------------------------------
 
-    def _restored(self, resumed: Resumed) -> ev.StepsDone:
-        """Where we were: counts only ever grow, also across restarts."""
-        if resumed.notes:
-            self.progress.restore(resumed.notes["progress"])
-            self.exchanges.restore(resumed.notes["exchanges"])
-            self.commands.restore(resumed.notes["commands"])
-        self.membership.set_status(step=resumed.steps, samples=resumed.samples)
-        return ev.StepsDone(resumed.steps, resumed.samples, 0.0, 0.0, 0.0)
-
     def _choose_state(self, now: float, heard: bool = False) -> list[ev.Effect]:
         match self.resuming.choose(heard, now):
             case None:
@@ -263,12 +251,15 @@ class Node:
         self.membership.set_status(phase=phase, step=self._done.steps)
 
     def _on_donors_compared(self, event: ev.DonorsCompared, now: float) -> list[ev.Effect]:
-        effects, ramp = self.joiner.on_compared(event, now, self.links.up), self.pacing.decision.every_steps
-        return effects + (self._start_training(now, RAMP_EXCHANGES * ramp) if self.joiner.is_done else [])
+        effects = self.joiner.on_compared(event, now, self.links.up)
+        if not effects or not self.joiner.is_done:  # no effects: asked for by a joiner that was given up
+            return effects
+        return effects + self._start_training(now, RAMP_EXCHANGES * self.pacing.decision.every_steps)
 
     def _start_training(self, now: float, ramp_steps: int) -> list[ev.Effect]:
         """We hold a state of the swarm: step, unless its owner wants otherwise."""
         self._ramp_steps = ramp_steps
+        self.saving.begin(now)
         self.progress.begin(self._done.samples, now)
         self.progress.pause(now)
         self._enter(Phase.PAUSED)
@@ -278,7 +269,6 @@ class Node:
     def _step_on(self, now: float) -> list[ev.Effect]:
         self.progress.resume(now)
         self._enter(Phase.TRAINING)
-        self.saving.begin(now)
         self.pacing.on_start()
         progress = self.progress.fraction
         note = ev.Emit("resumed" if self._has_trained else "training", {"progress": round(progress, 4)})

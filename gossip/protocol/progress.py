@@ -71,6 +71,7 @@ class Progress:
     def begin(self, own_samples: int, now: float) -> None:
         """We hold a state and begin to step: at the swarm's place in the run."""
         self._clock.begin(own_samples, now)
+        self._end = ""  # what was believed while we only listened is judged anew
         self._looks = max(self._looks, self._looks_due())
         self._judge(now)
 

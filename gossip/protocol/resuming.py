@@ -41,7 +41,7 @@ class Resuming:
     def __init__(self, membership: Membership, progress: Progress) -> None:
         self._membership = membership
         self._progress = progress
-        self._waits_for: dict[bytes, None] = {}
+        self._waits_for: dict[bytes, list[str]] = {}  # with the addresses that have not been refused yet
         self._saved_at = 0.0  # the run's progress when the state was saved
         self._until = math.inf
         self._lonely_since = math.inf
@@ -50,15 +50,17 @@ class Resuming:
     def next_deadline(self) -> float:
         return self._until
 
-    def begin(self, doors: Iterable[bytes], now: float) -> None:
-        """The members we knew are being dialed; their word counts."""
-        self._waits_for = dict.fromkeys(doors)
+    def begin(self, doors: Iterable[tuple[bytes, str]], now: float) -> None:
+        """The members we knew are being dialed, each at one of its addresses after the other; their word counts."""
+        self._waits_for = {peer: addresses.split(",") for peer, addresses in doors}
         self._saved_at = self._progress.fraction
         self._until, self.is_undecided = now + FIRST_WORD_S, True
 
-    def on_refused(self, peer: bytes) -> None:
-        """Nobody is there."""
-        self._waits_for.pop(peer, None)
+    def on_refused(self, peer: bytes, address: str) -> None:
+        """Nobody is there; at its other addresses there may be."""
+        left = [other for other in self._waits_for.pop(peer, []) if other != address]
+        if left:
+            self._waits_for[peer] = left
 
     def choose(self, heard: bool, now: float) -> Choice | None:
         """The choice, once. heard: a member has just told us whom it knows."""

@@ -155,6 +155,8 @@ class Swarm:
         # What a former life still has coming goes to that life, which is deaf.
         workers = make(name, pace, lambda event: self._on(node, lambda node: node.engine.handle(event)))
         ledger = Ledger()
+        if is_back and disk.notes:
+            ledger.restore(disk.notes["ledger"])
         transport = self.network.attach(key, address, ledger, lambda event: self._on_transport(node, event))
         engine = Engine(
             Node(settings, rng),

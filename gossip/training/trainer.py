@@ -273,7 +273,7 @@ class Trainer:
     def restore(self, state: TrainerState) -> None:
         """Go on where `state` was taken, on the same shard in the same order. Raises DataError where it is another's.
 
-        The batch is not part of it: where it follows the machine's speed, that is measured anew.
+        A batch that follows the machine's speed is the one it had found, until that speed is measured anew.
         """
         arrays, counters = self._arrays(), state.counters
         for name, array in arrays.items():
@@ -291,6 +291,8 @@ class Trainer:
             self.steps, self.samples = counters["steps"], counters["samples"]
             self.progress = counters["progress"]
             self._ramp_from, self._ramp_steps = counters["ramp"]
+            if self._spec.batch == "auto":
+                self.batch = min(BATCH_AUTO_MAX, max(1, int(counters.get("batch", self.batch))))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"the state is of another version ({error!r})") from error
         for name, array in arrays.items():
@@ -302,7 +304,7 @@ class Trainer:
     def _counters(self) -> dict[str, Any]:
         return {
             "steps": self.steps, "samples": self.samples, "progress": self.progress, "order_seed": self._order_seed,
-            "ramp": [self._ramp_from, self._ramp_steps], "sampler": self.sampler.state(),
+            "ramp": [self._ramp_from, self._ramp_steps], "batch": self.batch, "sampler": self.sampler.state(),
             "mixer": self.mixer.counters(),
         }  # fmt: skip
 

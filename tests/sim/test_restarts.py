@@ -7,6 +7,7 @@ import random
 import pytest
 
 from gossip.protocol.messages import Phase
+from gossip.sim.idle import Pace
 from gossip.sim.swarm import Swarm, SwarmSettings
 
 SEED = 5
@@ -118,3 +119,15 @@ def test_a_run_that_ended_meanwhile_is_ended_here_too() -> None:
     back = swarm.restart("n1")
     assert swarm.run(60, lambda: back.engine.finished is not None)
     assert back.engine.finished == "the run is over: 200,000 samples are trained on"
+
+
+def test_a_capped_node_exchanges_after_a_restart_too() -> None:
+    """Its ledger counts on from a day at the cap, which its bucket must not take for a debt."""
+    swarm, capped = swarm_of(3), Pace(upload_bytes_per_s=100_000.0)
+    swarm.run(5)
+    swarm.kill("n2")
+    swarm.nodes["n2"].disk.notes["ledger"]["sent"]["exchange"] = [100_000 * 86_400, 10]
+    back = swarm.restart("n2", pace=capped)
+    before = back.node.exchanges.completed
+    assert swarm.run(30, lambda: back.node.exchanges.completed > before + 5)
+    assert back.engine.notes()["ledger"]["sent"]["exchange"][0] > 100_000 * 86_400
