@@ -8,6 +8,7 @@ rotted on the disk costs one interval and not the run. Knows files and buffers; 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import re
@@ -50,6 +51,8 @@ class Checkpoints:
 
     def save(self, step: int, arrays: Mapping[str, Any], notes: Mapping[str, Any]) -> Path:
         """Write a checkpoint, then let go of all but the newest KEPT. Raises OSError; then the others are untouched.
+
+        OSError too (EFBIG) where `load` would refuse the notes for their length.
 
         arrays: C-contiguous buffers of float32, int32, int64 or uint8 (numpy's or array's), not copied: nobody may
         write to them meanwhile.
@@ -143,6 +146,10 @@ def _header(buffers: Mapping[str, memoryview], notes: Mapping[str, Any]) -> byte
         table[name] = {"dtype": DTYPES[buffer.format], "shape": list(buffer.shape or ()), "data_offsets": [first, end]}
     header = json.dumps(table, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
+    if len(header) > HEADER_BYTES_MAX:
+        raise OSError(
+            errno.EFBIG, f"the notes take {len(header):,} bytes, at most {HEADER_BYTES_MAX:,} can be read back"
+        )
     return _LENGTH.pack(len(header)) + header
 
 

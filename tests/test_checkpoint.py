@@ -22,7 +22,7 @@ import pytest
 from msgspec.structs import replace
 
 from gossip import observe
-from gossip.checkpoint import Checkpoint, Checkpoints, read_checkpoint
+from gossip.checkpoint import HEADER_BYTES_MAX, Checkpoint, Checkpoints, read_checkpoint
 from gossip.data.store import load_dataset
 from gossip.errors import DataError, SpecError
 from gossip.models.model import build_model
@@ -416,3 +416,11 @@ def test_what_a_killed_process_left_is_swept_away(checkpoints: Checkpoints) -> N
     (checkpoints.folder / ".checkpoint-2.safetensors.123").write_bytes(b"half")
     checkpoints.sweep()
     assert [path.name for path in checkpoints.folder.iterdir()] == ["checkpoint-1.safetensors"]
+
+
+def test_notes_too_long_to_be_read_back_are_not_written(checkpoints: Checkpoints) -> None:
+    """A checkpoint that its own reader refuses would take the good ones' place."""
+    checkpoints.save(1, arrays(1), {})
+    with pytest.raises(OSError, match="can be read back"):
+        checkpoints.save(2, arrays(2), {"long": "x" * HEADER_BYTES_MAX})
+    assert steps_of(checkpoints) == [1]

@@ -40,8 +40,9 @@ class Batching:
         self._reassess_at = now + REASSESS_S
         own = self._membership.status.samples_per_s
         training = [member for member in self._membership.alive() if member.status.phase == Phase.TRAINING]
-        rates = [own, *(member.status.samples_per_s for member in training)]
-        if min(rates) <= 0 or len(rates) < 2:
+        told = [member.status.samples_per_s for member in training if member.status.samples_per_s > 0]
+        rates = [own, *told]
+        if own <= 0 or 2 * len(told) <= len(training):  # who tells nothing is waited for until most have told
             self._reassess_at = now + FIRST_S
             return []
         median = statistics.median(rates)

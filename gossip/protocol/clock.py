@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gossip.protocol.membership import Member, Membership, is_trained
+from gossip.protocol.membership import MEMBERS_KNOWN_MAX, Member, Membership, is_trained
 from gossip.protocol.messages import COUNT_MAX, Phase
 
 ADVANCE_EVERY_S = 0.1  # a recount looks at every member: not at every event of a busy node
@@ -232,6 +232,8 @@ class SwarmClock:
             swarm_per_s += self._believed_rate(member)
             if has_reading(member):
                 read.append((member, age_s))
+        if len(self._entries) > MEMBERS_KNOWN_MAX:
+            self._fold()
         total += sum(entry.counted for entry in self._entries.values())  # of a former life's members too
         here = max(self._samples, self._start + self._pulled + total)
         median = _lower_median((here, *(m.status.swarm_samples + age_s * swarm_per_s for m, age_s in read)))
@@ -263,6 +265,11 @@ class SwarmClock:
             if is_stepping(member):
                 entry.credited += elapsed_s * self._ordinary_per_s
             entry.counted = entry.credited
+
+    def _fold(self) -> None:
+        """What forgotten members did stays in the sum, without their names; who comes back is counted from there on."""
+        for key in [key for key in self._entries if key not in self._membership.members]:
+            self._start += self._entries.pop(key).counted
 
     def _is_possible(self, member: Member) -> bool:
         """Could anybody have done in the whole run what this member claims?"""

@@ -4,11 +4,14 @@ Every address we say of ourselves is tried once, a while after the first link, u
 the meantime. Two who cannot reach it settle the matter (or one, twice, where there is no other): it is said no more,
 so that nobody wastes a dial, and tried again every ten minutes. With none left this node is one that only dials.
 
-Whoever asks has only its own addresses tried, a few a minute: nobody can have us knock at a third one's door.
+Whoever asks has only its own addresses tried, a few a minute: nobody can have us knock at a third one's door. What it
+calls its own may be ours: places on this machine or this cable alone are tried only where we say of ourselves that we
+are there, and the answer is yes or no, never what else listens there.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import random
 from collections import deque
@@ -135,19 +138,33 @@ class Reachability:
 
     def on_tried(self, tried: AddressTried) -> list[Effect]:
         self._trials.pop((tried.peer, tried.address), None)
-        return [Send(tried.peer, DialBack(tried.address, tried.code))]
+        code = tried.code if tried.code in ("", *SAYS_NOTHING) else "UNREACHABLE"
+        return [Send(tried.peer, DialBack(tried.address, code))]
 
     def _refusal(self, peer: bytes, address: str, now: float) -> str:
         member = self._membership.members.get(peer)
         own = [*_split(member.address if member is not None else ""), *_split(self._links.get(peer) or "")]
         if address not in own:
             return "NOT_YOURS"
+        if _is_here_only(address) and not any(map(_is_here_only, self._places)):
+            return "CANNOT_DIAL"
         recent = sum(asker == peer and now - at < TRIALS_WITHIN_S for asker, at in self._tried)
         return "BUSY" if len(self._trials) >= TRIALS_MAX or recent >= TRIALS_PER_PEER_MAX else ""
 
 
 def _split(addresses: str) -> Iterable[str]:
     return addresses.split(",") if addresses else ()
+
+
+def _is_here_only(address: str) -> bool:
+    """HOST:PORT: loopback, link-local or unspecified. Names other than localhost are looked up elsewhere."""
+    host = address.rpartition(":")[0].strip("[]").partition("%")[0].rstrip(".").lower()
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return ip.is_loopback or ip.is_link_local or ip.is_unspecified
 
 
 def _advice(address: str, code: str) -> str:

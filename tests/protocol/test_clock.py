@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gossip.protocol.clock import DEAD_BAND_S, EXTRAPOLATE_MAX_S, PLAUSIBLE, RETURN, SLACK_S, SwarmClock
-from gossip.protocol.membership import SUSPICION_S, Membership
+from gossip.protocol.membership import MEMBERS_KNOWN_MAX, SUSPICION_S, Membership
 from gossip.protocol.messages import Phase, State, Status, Update
 
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
@@ -261,3 +261,20 @@ def test_a_later_life_goes_on_where_the_former_ended(play: Play) -> None:
     later.go(1)
     later.hear(A, 700)
     assert later.go(0.5).clock.samples == pytest.approx(550 + 700 + 50)
+
+
+def test_the_forgotten_are_one_number(play: Play) -> None:
+    """Entries of members that nobody knows any more filled the checkpoint; what they did stays counted."""
+    play.begin()
+    for number in range(MEMBERS_KNOWN_MAX + 100):
+        key = number.to_bytes(32, "big")
+        play.hear(key, 10, 0.0, swarm_samples=0)
+        if number % 1_000 == 999:
+            play.clock.advance(play.now, at_once=True)
+            for known in list(play.membership.members):
+                play.membership.members.pop(known)
+    before = play.go(1).clock.samples
+    assert before >= 10 * (MEMBERS_KNOWN_MAX + 100)
+    play.go(1)
+    assert play.clock.samples == pytest.approx(before + RATE, abs=1)
+    assert len(play.clock.notes()["entries"]) <= MEMBERS_KNOWN_MAX

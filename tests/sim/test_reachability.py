@@ -8,6 +8,7 @@ from test_swarm import all_train, story, swarm_of
 from gossip.protocol import events as ev
 from gossip.protocol.messages import DialBack, DialBackRequest
 from gossip.protocol.reachability import RETEST_S, TRIALS_MAX, TRIALS_PER_PEER_MAX
+from gossip.protocol.wire_events import AddressTried
 from gossip.sim.swarm import SimNode, Swarm, SwarmSettings
 
 
@@ -101,3 +102,27 @@ def test_nobody_can_have_us_knock_at_a_third_ones_door() -> None:
     swarm.run(7)
     late = [ask(f"odd:{1 + n % 4}")[-1] for n in range(TRIALS_PER_PEER_MAX)]
     assert sum(isinstance(effect, ev.TryAddress) for effect in late) == TRIALS_PER_PEER_MAX - TRIALS_MAX
+
+
+@pytest.mark.parametrize(
+    "door", ["127.0.0.1:22", "169.254.169.254:80", "[::1]:22", "[::ffff:127.0.0.1]:22", "localhost:1"]
+)
+def test_nobody_can_have_us_knock_at_our_own_doors(door: str) -> None:
+    """An asker may claim our loopback for its own: it is not tried, unless we are a swarm on one machine."""
+    swarm, odd = with_one(door)
+    n0 = swarm.nodes["n0"].node.links.reachability
+    swarm.run(120)
+    answer = n0.on_message(odd.key, DialBackRequest(door), swarm.world.now())[-1]
+    assert answer == ev.Send(odd.key, DialBack(door, "CANNOT_DIAL"))
+    neighbour = odd.node.links.reachability
+    neighbour._links[n0._membership.key] = door
+    allowed = neighbour.on_message(n0._membership.key, DialBackRequest(door), swarm.world.now())[-1]
+    assert isinstance(allowed, ev.TryAddress)
+
+
+def test_an_answer_does_not_tell_what_listens_there() -> None:
+    """Or we would scan our own network for whoever asks."""
+    swarm, odd = with_one("10.0.0.7:22")
+    n0 = swarm.nodes["n0"].node.links.reachability
+    answers = [n0.on_tried(AddressTried(odd.key, "10.0.0.7:22", code)) for code in ("UNREACHABLE", "NO_HANDSHAKE")]
+    assert answers == [[ev.Send(odd.key, DialBack("10.0.0.7:22", "UNREACHABLE"))]] * 2
