@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=0, help="of the run; 0 for some that outlast the kills")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(kill_often(Path(folder), given.kills, given.seed, given.samples or 40_000 * given.kills)))
+        print(json.dumps(kill_often(Path(folder), given.kills, given.seed, given.samples or 150_000 * given.kills)))
 
 
 if __name__ == "__main__":
