@@ -44,6 +44,7 @@ def test_a_node_that_nobody_can_dial_exchanges_like_the_others(address: str) -> 
     assert len(odd.node.links.up) == 3 and not any(node.said("member_dead") for node in swarm.alive())
 
 
+@pytest.mark.slow
 def test_a_node_behind_a_firewall_is_told_what_to_do() -> None:
     """Once, with the port; and nobody wastes a dial on it any more, those far away included."""
     swarm, odd = with_one("odd:7700", "odd:7700", count=12)

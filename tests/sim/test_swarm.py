@@ -139,6 +139,7 @@ def test_two_that_lost_each_other_find_each_other_at_once() -> None:
     assert swarm.run(2, swarm.views_agree), story(swarm)
 
 
+@pytest.mark.slow
 def test_a_single_crash_is_dialed_ever_more_rarely() -> None:
     """A dead laptop is no partition: dials back off to one in half a minute, and one line tells of all of them."""
     swarm = swarm_of(6)

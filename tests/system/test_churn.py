@@ -94,6 +94,7 @@ def test_a_joiner_at_half_time_is_level_within_fifty_steps(start_node: Start, wr
     assert exchanged_s <= patient(3.0), milestones
 
 
+@pytest.mark.slow
 def test_a_node_whose_loss_is_not_finite_leaves_and_says_why(
     start: Start, start_node: Start, write_spec: WriteSpec
 ) -> None:

@@ -133,6 +133,7 @@ def test_key_files(start_node: Start, write_spec: WriteSpec, tmp_path: Path) -> 
     assert "cannot create the key file" in complaint(start_node(spec, "--key", tmp_path / "none" / "node.key"))
 
 
+@pytest.mark.slow
 def test_tickets_that_admit_nobody(start_node: Start, write_spec: WriteSpec) -> None:
     """A typo, no ticket at all, another swarm's, an expired one, and one whose members are gone."""
     member = start_node(write_spec(), name="member")

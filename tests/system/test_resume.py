@@ -151,6 +151,7 @@ def test_a_member_that_was_killed_is_the_same_member_again(
     event_of_this_life(third, "exchange_mixed")
 
 
+@pytest.mark.slow
 def test_a_rotten_checkpoint_costs_one_interval_and_two_are_no_silent_fresh_start(
     start: Start, start_node: Start, write_spec: WriteSpec
 ) -> None:
@@ -171,6 +172,7 @@ def test_a_rotten_checkpoint_costs_one_interval_and_two_are_no_silent_fresh_star
     assert "damaged" in last.err.read_text() and "start anew with --fresh" in last.err.read_text()
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_nothing_and_is_said_once(start_node: Start, write_spec: WriteSpec) -> None:
     """Files may not grow beyond 600 kB, a checkpoint needs twice that: training goes on, the model fits at the end."""
     limited: dict[str, Any] = {"prefix": ("bash", "-c", 'ulimit -f 600; exec "$@"', "bash")}

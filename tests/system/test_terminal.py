@@ -64,6 +64,7 @@ def rows(screen: str) -> list[str]:
     return [line for line in plain if not line.startswith(("gossip node --join", "run folder", "picture"))]
 
 
+@pytest.mark.slow
 def test_a_swarm_on_a_terminal_is_a_table_that_fits(write_spec: WriteSpec, tmp_path: Path) -> None:
     spec = write_spec(train_samples=100_000)
     screen, status = screen_of(["train", str(spec), "--nodes", "2", "--alone-steps", "50", "--json"], tmp_path)
