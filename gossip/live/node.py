@@ -268,7 +268,7 @@ class _LiveNode:
 
     def result(self) -> dict[str, Any]:
         """Save everything, look at all held-out samples, and say how it went."""
-        has_state = self.engine.node.joiner.is_done
+        has_state = self.engine.node.life.has_state
         if self.has_rested:
             self.trainer.end_loading(is_whole=has_state)
         if self.trainer.steps and not self.workers.has_diverged:
@@ -317,7 +317,7 @@ class _LiveNode:
         return result
 
     def _why_not_saved(self) -> str:
-        if not self.engine.node.joiner.is_done:
+        if not self.engine.node.life.has_state:
             return "the swarm's state has not come whole, and ours is on the disk"
         if not self.has_rested:
             return "a step is still in hand"
@@ -327,7 +327,7 @@ class _LiveNode:
         """finished: with the swarm. left: earlier, in order. failed: its training went wrong."""
         if self.workers.has_diverged:
             return "failed"
-        is_over = self.engine.node.settling.has_begun and self.engine.finished != self.stop.reason
+        is_over = self.engine.node.life.settling.has_begun and self.engine.finished != self.stop.reason
         return "finished" if is_over else "left"
 
 

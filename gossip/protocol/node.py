@@ -1,7 +1,7 @@
 """Node.handle(input, now) -> effects: one node of the swarm, as a pure function of its inputs.
 
-Only routes: what is decided is decided in membership, links, partners, exchange, joining,
-progress and settling, and each of those can be read and tested alone.
+Only routes: what is decided is decided in membership, links, partners, exchange, joining, lifecycle and
+others, and each of those can be read and tested alone.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 from gossip.protocol import events as ev
 from gossip.protocol import messages as msg
 from gossip.protocol.batching import Batching
-from gossip.protocol.commands import STOPPED, Commands
+from gossip.protocol.commands import Commands
 from gossip.protocol.donating import Donor
 from gossip.protocol.exchange import Exchanges
 from gossip.protocol.joining import Joiner
+from gossip.protocol.lifecycle import Lifecycle
 from gossip.protocol.links import LINKS_MAX, Links
 from gossip.protocol.membership import Membership
 from gossip.protocol.memory import Memory
@@ -27,15 +28,10 @@ from gossip.protocol.pacing import Pacing
 from gossip.protocol.partners import Partners
 from gossip.protocol.progress import Progress
 from gossip.protocol.reporting import Reports
-from gossip.protocol.resuming import Choice, Resumed, Resuming
+from gossip.protocol.resuming import Resumed
 from gossip.protocol.saving import Saving
 from gossip.protocol.settings import NodeSettings
-from gossip.protocol.settling import Settling
 from gossip.protocol.wire_events import AddressTried, LinkDown, LinkRefused, LinkUp
-
-ADVICE = "a smaller learning rate may help"
-THE_RUN_IS_OVER = "the run is over"  # then why
-RAMP_EXCHANGES = 2  # a joiner's learning rate ramps up over this many exchange periods
 
 
 class Node:
@@ -50,23 +46,19 @@ class Node:
         self.exchanges = Exchanges(settings.incarnation, first_id=rng.getrandbits(31))
         self.pacing = Pacing(self.exchanges, settings)
         self.batching = Batching(self.membership, settings.batch) if settings.is_batch_free else None
-        is_new = bool(settings.seeds) and not settings.resumed
-        self.joiner = Joiner(settings.fragments if is_new else 0, self.membership, rng)
         self.donor = Donor(settings.fragments, settings.incarnation, self.membership, rng)
-        self.links.spared = lambda: [*self.joiner.in_use(), *self.donor.joiners]
         self.progress = Progress(
             self.membership, settings.samples_total, settings.time_s, settings.target_accuracy, settings.plateau
         )
-        self.settling = Settling(self.membership)
         self.commands = Commands(self.membership)
         self.saving = Saving(settings.checkpoint_every_s)
-        self.resuming = Resuming(self.membership, self.progress)
-        self.phase = Phase.JOINING
         self.reports = Reports(self.membership, self.links, self.exchanges, self.progress)
-        self._has_trained = False
-        self._ramp_steps = 0
         self._memory = Memory(self.membership, self.progress, self.exchanges, self.commands, self.batching)
-        self._done = self._memory.restore(settings.resumed or Resumed())  # as far as the trainer has told us
+        done = self._memory.restore(settings.resumed or Resumed())
+        self.life = Lifecycle(
+            settings, done, self.membership, self.links, self.progress, self.commands, self.saving, self.pacing, rng
+        )
+        self.links.spared = lambda: [*self.joiner.in_use(), *self.donor.joiners]
         self._handlers: dict[type, Callable[[Any, float], list[ev.Effect]]] = {
             LinkUp: self._on_link_up,
             AddressTried: lambda e, now: self.links.reachability.on_tried(e),
@@ -77,21 +69,29 @@ class Node:
             ev.PayloadUnreadable: self._on_unreadable,
             ev.Tick: self._on_tick,
             ev.StepsDone: self._on_steps_done,
-            ev.OfferReady: lambda e, now: self.exchanges.on_offer_ready(e.exchange_id, e.body, self._done.steps),
+            ev.OfferReady: lambda e, now: self.exchanges.on_offer_ready(e.exchange_id, e.body, self.life.done.steps),
             ev.AnswerReady: lambda e, now: self.exchanges.on_answer_ready(
-                e.peer, e.exchange_id, e.body, e.blocks, e.failed, self._done.steps, e.momentum_mixed
+                e.peer, e.exchange_id, e.body, e.blocks, e.failed, self.life.done.steps, e.momentum_mixed
             ),
             ev.Mixed: lambda e, now: self.exchanges.on_mixed(e.exchange_id, e.blocks, e.failed, now, e.momentum_mixed),
-            ev.FragmentReady: lambda e, now: self.donor.on_ready(e.peer, e.index, e.body, self._done.steps),
+            ev.FragmentReady: lambda e, now: self.donor.on_ready(e.peer, e.index, e.body, self.life.done.steps),
             ev.FragmentLoaded: lambda e, now: self.joiner.on_loaded(e.peer, e.index, now, self.links.up),
-            ev.DonorsCompared: self._on_donors_compared,
+            ev.DonorsCompared: self.life.on_donors_compared,
             ev.Evaluated: self._on_evaluated,
-            ev.TrainingFailed: lambda e, now: self._finish(f"the loss became {e.loss} at step {e.step}: {ADVICE}", now),
-            ev.Traffic: lambda e, now: self.reports.on_traffic(e, self.phase, self._done, now),
+            ev.TrainingFailed: self.life.on_training_failed,
+            ev.Traffic: lambda e, now: self.reports.on_traffic(e, self.phase, self.life.done, now),
             ev.CheckpointSaved: lambda e, now: self.saving.on_saved(e),
             ev.CheckpointFailed: lambda e, now: self.saving.on_failed(e),
-            ev.StopRequested: lambda e, now: self._finish(e.reason, now),
+            ev.StopRequested: lambda e, now: self.life.finish(e.reason, now),
         }
+
+    @property
+    def phase(self) -> Phase:
+        return self.life.phase
+
+    @property
+    def joiner(self) -> Joiner:
+        return self.life.joiner
 
     def handle(self, event: ev.Input, now: float) -> list[ev.Effect]:
         """What to do about `event`. After Finish every input is answered with nothing."""
@@ -104,19 +104,15 @@ class Node:
 
     def start(self, now: float) -> list[ev.Effect]:
         """The first effects of a node's life: train at once, or dial the seeds."""
-        if not self.settings.seeds:
-            return self._start_training(now, ramp_steps=0)
-        if self.settings.resumed:
-            self.resuming.begin(self.settings.seeds, now)
-        return [effect for key, address in self.settings.seeds for effect in self.links.dial_seed(key, address)]
+        effects = self.life.start(now)
+        return effects + [e for key, address in self.settings.seeds for e in self.links.dial_seed(key, address)]
 
     def next_deadline(self) -> float:
         """When the next Tick is due, at the latest."""
         if self.phase == Phase.DONE:
             return math.inf
         machines = (
-            self.membership, self.links, self.exchanges, self.joiner, self.settling, self.reports,
-            self.saving, self.resuming, self.pacing,
+            self.membership, self.links, self.exchanges, self.life, self.reports, self.saving, self.pacing
         )  # fmt: skip
         return min(machine.next_deadline() for machine in machines)
 
@@ -129,17 +125,15 @@ class Node:
 
     def _on_link_up(self, event: LinkUp, now: float) -> list[ev.Effect]:
         effects = self.membership.on_link_up(event.peer)
-        if len(self.links.up) >= LINKS_MAX and self._is_trained:
+        if len(self.links.up) >= LINKS_MAX and self.life.is_trained:
             effects += self.donor.point_elsewhere(event.peer)
         effects += self.links.on_link_up(event.peer, event.dialed, now, event.address)
-        effects += self.joiner.on_link_up(event.peer, now, self.links.up)
-        effects += [ev.Send(event.peer, msg.MembersRequest())] * self.resuming.is_undecided
+        effects += self.life.on_link_up(event.peer, now)
         return effects + self.commands.on_link_up(event.peer, now)
 
     def _on_link_refused(self, event: LinkRefused, now: float) -> list[ev.Effect]:
         effects = self.links.on_link_refused(event.peer, event.address, event.code, event.reason, now)
-        self.resuming.on_refused(event.peer, event.address)
-        return effects + self._choose_state(now)
+        return effects + self.life.on_link_refused(event.peer, event.address, now)
 
     def _on_link_down(self, event: LinkDown, now: float) -> list[ev.Effect]:
         effects: list[ev.Effect] = []
@@ -178,13 +172,12 @@ class Node:
                 return self.links.on_parting(peer)
             case msg.Members(updates):
                 self.links.on_members(peer, updates, now)
-                effects = self._on_updates(peer, updates, now) + self.joiner.on_members(now, linked)
-                return effects + self._choose_state(now, heard=True)
+                return self._on_updates(peer, updates, now) + self.life.on_members(now)
             case msg.DialBackRequest() | msg.DialBack():
                 return self.links.reachability.on_message(peer, message, now)
             case msg.FragmentRequest(index):
                 in_debt = self.pacing.bucket.is_deep_in_debt(now)
-                return self.donor.on_request(peer, index, self._is_trained, now, in_debt)
+                return self.donor.on_request(peer, index, self.life.is_trained, now, in_debt)
             case msg.Command() as command:
                 return self._on_command(peer, command, now)
             case msg.Refusal(msg.PayloadKind.OFFER, number, code):
@@ -206,7 +199,7 @@ class Node:
         effects = self.membership.on_heard(peer, now)
         if header.kind == msg.PayloadKind.OFFER:
             in_debt = self.pacing.bucket.is_deep_in_debt(now)
-            return effects + self.exchanges.on_offer(peer, header, body, self._is_trained, in_debt)
+            return effects + self.exchanges.on_offer(peer, header, body, self.life.is_trained, in_debt)
         if header.kind == msg.PayloadKind.ANSWER:
             return effects + self.exchanges.on_answer(peer, header, body)
         return effects + self.joiner.on_fragment(peer, header, body, now)
@@ -220,73 +213,7 @@ class Node:
             return [note, *self.exchanges.on_unreadable(number, event.code)]
         return [note, *self.joiner.on_unreadable(event.peer, number, event.code, now)]
 
-    # -- Coming back ---------------------------------------------------------------------------------
-
-    def _choose_state(self, now: float, heard: bool = False) -> list[ev.Effect]:
-        match self.resuming.choose(heard, now):
-            case None:
-                return []
-            case Choice.OWN:
-                return self._start_training(now, ramp_steps=0)
-            case Choice.SWARM:
-                self.joiner = Joiner(self.settings.fragments, self.membership, self._rng)
-                note = ev.Emit("far_behind", {"step": self._done.steps, "progress": round(self.progress.fraction, 4)})
-                return [note, *self.joiner.on_members(now, self.links.up)]
-
-    def _go_on_alone(self, now: float) -> list[ev.Effect]:
-        """Whoever was to give us the swarm's state is gone: ours has to do."""
-        self.joiner = Joiner(0, self.membership, self._rng)
-        effects: list[ev.Effect] = [ev.Emit("state_given_up", {"why": "no donor is left"}), ev.DropFragments()]
-        return effects + self._start_training(now, ramp_steps=0)
-
     # -- Training ------------------------------------------------------------------------------------
-
-    @property
-    def _is_trained(self) -> bool:
-        return self.phase in (Phase.TRAINING, Phase.PAUSED, Phase.SETTLING)
-
-    def _enter(self, phase: Phase) -> None:
-        """A new phase; what we say of ourselves with it is exact, for the swarm's clock."""
-        self.phase = phase
-        self.membership.set_status(phase=phase, step=self._done.steps)
-
-    def _on_donors_compared(self, event: ev.DonorsCompared, now: float) -> list[ev.Effect]:
-        effects = self.joiner.on_compared(event, now, self.links.up)
-        if not effects or not self.joiner.is_done:  # no effects: asked for by a joiner that was given up
-            return effects
-        return effects + self._start_training(now, RAMP_EXCHANGES * self.pacing.decision.every_steps)
-
-    def _start_training(self, now: float, ramp_steps: int) -> list[ev.Effect]:
-        """We hold a state of the swarm: step, unless its owner wants otherwise."""
-        self._ramp_steps = ramp_steps
-        self.saving.begin(now)
-        self.progress.begin(self._done.samples, now)
-        self.progress.pause(now)
-        self._enter(Phase.PAUSED)
-        effects = self._obey(now)
-        return effects + self._say_paused() if self.phase == Phase.PAUSED else effects
-
-    def _step_on(self, now: float) -> list[ev.Effect]:
-        self.progress.resume(now)
-        self._enter(Phase.TRAINING)
-        self.pacing.on_start()
-        progress = self.progress.fraction
-        note = ev.Emit("resumed" if self._has_trained else "training", {"progress": round(progress, 4)})
-        self._has_trained = True
-        if self.progress.is_over:  # the others are settling: there is nothing left to step for
-            return [note, *self._settle(now)]
-        effects: list[ev.Effect] = [ev.SetProgress(progress), ev.StartTraining(self._ramp_steps), note]
-        self._ramp_steps = 0  # after a pause there is nothing to be brought level
-        return effects + self.membership.tell_now(self.links.up)
-
-    def _pause(self, now: float) -> list[ev.Effect]:
-        self.progress.pause(now)
-        self._enter(Phase.PAUSED)
-        return [ev.StopTraining(), *self._say_paused()]
-
-    def _say_paused(self) -> list[ev.Effect]:
-        note = ev.Emit("paused", {"step": self._done.steps, "samples": self._done.samples})
-        return [note, *self.membership.tell_now(self.links.up)]
 
     def _on_command(self, peer: bytes, command: msg.Command, now: float) -> list[ev.Effect]:
         is_news = self.commands.is_news(command)
@@ -294,34 +221,12 @@ class Node:
         if not is_news:
             return effects
         self.saving.soon(now)
-        return [*effects, *self._obey(now), *self.membership.tell_now(self.links.up)]
-
-    def _obey(self, now: float) -> list[ev.Effect]:
-        """Bring what we do to what the owner wants; nothing where it is so already."""
-        commands, phase = self.commands, self.phase
-        effects: list[ev.Effect] = []
-        if commands.samples is not None:
-            self.progress.samples_total = commands.samples
-        if commands.learning_rate is not None:
-            effects.append(ev.SetLearningRate(commands.learning_rate))
-        if phase not in (Phase.TRAINING, Phase.PAUSED):
-            return effects
-        if commands.is_stopped:
-            return effects + self._settle(now)
-        if commands.is_paused:
-            return effects + (self._pause(now) if phase == Phase.TRAINING else [])
-        return effects + (self._step_on(now) if phase == Phase.PAUSED else [])
+        return [*effects, *self.life.obey(now), *self.membership.tell_now(self.links.up)]
 
     def _on_steps_done(self, event: ev.StepsDone, now: float) -> list[ev.Effect]:
-        self._done = event
-        self.progress.on_steps(event.samples, now)
+        effects = self.life.on_steps_done(event, now)
         if self.phase != Phase.TRAINING:
-            return []
-        effects: list[ev.Effect] = [ev.SetProgress(self.progress.fraction)]
-        if self.progress.look_is_due():
-            effects.append(ev.Evaluate(full=False))
-        if self.progress.is_over:
-            return effects + self._settle(now)
+            return effects
         if self.batching is not None:
             effects += self.batching.on_steps(now)
         return effects + self.pacing.on_steps(event, now)
@@ -334,7 +239,7 @@ class Node:
             self.settings.average_momentum, self.settings.momentum, pace.every_steps
         )
         begun = self._exchange(self.pacing.share, self.pacing.every_s, now, with_momentum, pace.slots)
-        return self.pacing.on_tried(begun, self._done.steps)
+        return self.pacing.on_tried(begun, self.life.done.steps)
 
     def _exchange(
         self, blocks: float, every_s: float, now: float, with_momentum: bool = False, slots: int | None = None
@@ -346,13 +251,6 @@ class Node:
         self.progress.on_look(event.accuracy, now)
         return self.reports.on_evaluated(event)
 
-    def _settle(self, now: float) -> list[ev.Effect]:
-        self.progress.stop(now)
-        self._enter(Phase.SETTLING)
-        self.settling.begin(now)
-        note = ev.Emit("settling", {"step": self._done.steps, "samples": self._done.samples, "why": self._why_over()})
-        return [ev.StopTraining(), note, *self.membership.tell_now(self.links.up)]
-
     # -- Time ----------------------------------------------------------------------------------------
 
     def _on_tick(self, event: ev.Tick, now: float) -> list[ev.Effect]:
@@ -362,29 +260,13 @@ class Node:
         effects += self.exchanges.on_tick(now)
         effects += self.joiner.on_tick(now, self.links.up)
         effects += self.links.seek(self.joiner.sought(now, self.links.up), now)
-        if self.phase in (Phase.TRAINING, Phase.PAUSED) and self.progress.is_over:
-            effects += self._settle(now)
-        if self.settling.exchange_is_due(now):
-            if self.settling.is_over(self.exchanges.completed, self.links.up, now):
-                return effects + self._finish(self._why_over(), now)
+        effects += self.life.on_tick(now)
+        if self.phase == Phase.DONE:
+            return effects
+        if self.life.settling.exchange_is_due(now):
+            if self.life.settling.is_over(self.exchanges.completed, self.links.up, now):
+                return effects + self.life.on_settled(now)
             if self.pacing.bucket.balance(now) >= 0:
                 effects += self._exchange(1.0, 0.0, now)
-        effects += self._choose_state(now)
         effects += self.saving.on_tick(now, lambda: self.notes(now))
-        hopeless = self.joiner.why_hopeless(self.progress, now, self.commands.is_stopped)
-        is_back = self.settings.resumed and not self.joiner.is_done
-        if is_back and (hopeless or self.resuming.is_left_alone(bool(self.links.up), now)):
-            effects += self._go_on_alone(now)
-        elif hopeless:
-            return effects + self._finish(hopeless, now)
         return effects + self.reports.on_tick(now)
-
-    def _why_over(self) -> str:
-        return STOPPED if self.commands.is_stopped else f"{THE_RUN_IS_OVER}: {self.progress.end}"
-
-    def _finish(self, reason: str, now: float) -> list[ev.Effect]:
-        effects: list[ev.Effect] = [ev.StopTraining()] if self.phase == Phase.TRAINING else []
-        self.progress.stop(now)
-        self._enter(Phase.DONE)
-        effects += self.membership.leave(self.links.up)
-        return [*effects, ev.Emit("leaving", {"why": reason, "step": self._done.steps}), ev.Finish(reason)]

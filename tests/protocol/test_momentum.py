@@ -49,7 +49,7 @@ def test_a_node_asks_for_momentum_while_it_steps_and_not_in_the_last_rounds(ever
     me.handle(ev.OfferReady(pick.exchange_id, None), 1.0)
     me.handle(ev.StepsDone(2 * every_steps, 1_000, 0.5, 0.01, 0.02), 2.0)
     assert me.phase == Phase.SETTLING
-    (pick,) = of(me.handle(ev.Tick(), me.settling.next_deadline()), ev.PickBlocks)
+    (pick,) = of(me.handle(ev.Tick(), me.life.settling.next_deadline()), ev.PickBlocks)
     assert pick.with_momentum is False
 
 

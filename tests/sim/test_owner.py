@@ -50,7 +50,7 @@ def say(swarm: Swarm, sequence: int, name: str, value: str = "", at: str = "n1")
 
 
 def steps(swarm: Swarm) -> list[int]:
-    return [node.node._done.steps for node in swarm.alive()]
+    return [node.node.life.done.steps for node in swarm.alive()]
 
 
 def seconds_until(swarm: Swarm, phase: Phase, within_s: float) -> float:
@@ -86,7 +86,7 @@ def test_stop_ends_everybody_in_order(was_paused: bool) -> None:
     assert swarm.run(10, lambda: not swarm.alive())
     for node in swarm.nodes.values():
         assert node.engine.finished == STOPPED
-        assert node.node.settling.has_begun
+        assert node.node.life.settling.has_begun
 
 
 def test_a_joiner_of_a_paused_swarm_gets_state_and_stays_paused() -> None:
@@ -97,7 +97,7 @@ def test_a_joiner_of_a_paused_swarm_gets_state_and_stays_paused() -> None:
     late = swarm.add("late", ("n2",))
     assert swarm.run(10, lambda: bool(late.said("state_received")))
     swarm.run(5)
-    assert are_in(swarm, Phase.PAUSED) and late.node._done.steps == 0
+    assert are_in(swarm, Phase.PAUSED) and late.node.life.done.steps == 0
     assert late.said("paused") and not late.said("training")
     say(swarm, 2, "resume", at="n0")
     seconds_until(swarm, Phase.TRAINING, 2.0)

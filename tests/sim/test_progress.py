@@ -23,7 +23,7 @@ PER_S = 32 / STEP_S  # samples of one node
 
 def trained(swarm: Swarm) -> int:
     """What all nodes, the dead included, have really done."""
-    return sum(node.node._done.samples for node in swarm.nodes.values())
+    return sum(node.node.life.done.samples for node in swarm.nodes.values())
 
 
 def training(swarm: Swarm) -> list[SimNode]:
@@ -219,5 +219,5 @@ def test_who_gets_the_state_at_the_end_ends_with_the_others() -> None:
         assert swarm.run(60, lambda swarm=swarm: any(n.node.phase == Phase.SETTLING for n in swarm.alive()))
         late = swarm.add("late", ("n0", "n1", "n2"), Pace(step_s=STEP_S))
         assert swarm.run(20, lambda swarm=swarm: not swarm.alive()), late.node.phase
-        assert late.node._done.samples < 2 * PER_S
+        assert late.node.life.done.samples < 2 * PER_S
         assert str(late.engine.finished).startswith(("the run is over", "the run ended before"))

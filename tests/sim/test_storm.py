@@ -125,13 +125,15 @@ def show(title: str, storm: Storm, waits: list[float]) -> None:
 def test_a_hundred_newcomers_at_once_get_their_state_and_nobody_is_buried() -> None:
     """One member alone would need 107 s to send them 134 MB: who has a state gives it on, and it takes a tenth."""
     storm = Storm(1)
-    before = [node.node._done.steps for node in storm.members]
+    before = [node.node.life.done.steps for node in storm.members]
     waits = storm.play(60)
     show("100 at once", storm, waits)
     seconds = storm.swarm.world.now() - storm.began_at
     assert waits[-1] < 20
     assert storm.busiest <= JOINERS_MAX
-    assert all(node.node._done.steps - steps > 90 * seconds for node, steps in zip(storm.members, before, strict=True))
+    assert all(
+        node.node.life.done.steps - steps > 90 * seconds for node, steps in zip(storm.members, before, strict=True)
+    )
     assert storm.events("member_dead") == 0
     exchanged = [len([at for at, name, _ in n.events if name == "exchange_mixed" and at > storm.began_at])
                  for n in storm.members]  # fmt: skip
