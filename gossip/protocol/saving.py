@@ -1,8 +1,10 @@
 """When a node writes a checkpoint, and what is said when that goes wrong.
 
-One is written at a time, every so often, from the first step on. A disk that is slower than that makes it rarer, and
-one that takes nothing stops nothing: training goes on, the last good checkpoint stays, and each kind of failure is
-said once until a save succeeds again. What happens when a node leaves is not decided here: then there is no later.
+One is written at a time, every so often, from the first step on. What a kill costs is the age of the state on the
+disk, and until the next one is written whole the old one is all there is: so a save begins early by as long as the
+last one took. A disk that is slower than that makes it rarer, and one that takes nothing stops nothing: training goes
+on, the last good checkpoint stays, and each kind of failure is said once until a save succeeds again. What happens
+when a node leaves is not decided here: then there is no later.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 
 from gossip.protocol.events import CheckpointFailed, CheckpointSaved, Effect, Emit, SaveCheckpoint
 
+LEAD_SHARE_MAX = 0.25  # of the interval: a slow disk is not to be busy all the time
 URGENT_AGAIN_S = 1.0  # what cannot wait is tried again this soon where a save is under way
 
 
@@ -22,6 +25,8 @@ class Saving:
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
         self._due_at = math.inf  # nothing to save before training has begun
+        self._lead_s = 0.0  # a save begins this much earlier, to be done in time
+        self._late_s = 0.0  # the one under way was asked for this much later than it was due
         self._is_under_way = False
         self._is_urgent = False
         self._said: dict[str, None] = {}  # kinds of failure since the last success
@@ -47,19 +52,21 @@ class Saving:
         """notes: what the node itself wants to read again after a restart."""
         if now < self._due_at:
             return []
-        self._due_at = now + self._every_s
+        due_at, self._due_at = self._due_at, now + self._every_s
         if self._is_under_way:
             if self._is_urgent:
                 self._due_at = now + min(URGENT_AGAIN_S, self._every_s)
             return [Emit("checkpoint_skipped", {"why": "the one before is still being written"})]
         self._is_under_way, self._is_urgent = True, False
+        self._due_at, self._late_s = now + self._every_s - self._lead_s, now - due_at
         return [SaveCheckpoint(notes())]
 
     def on_saved(self, event: CheckpointSaved) -> list[Effect]:
         self._is_under_way = False
         self._said.clear()
-        fields = {"step": event.step, "bytes": event.bytes, "copy_s": round(event.copy_s, 6),
-                  "seconds": round(event.seconds, 4)}  # fmt: skip
+        self._lead_s = min(event.copy_s + event.seconds, LEAD_SHARE_MAX * self._every_s)
+        fields = {"step": event.step, "bytes": event.bytes, "late_s": round(self._late_s, 4),
+                  "copy_s": round(event.copy_s, 6), "seconds": round(event.seconds, 4)}  # fmt: skip
         return [Emit("checkpoint_saved", fields)]
 
     def on_failed(self, event: CheckpointFailed) -> list[Effect]:

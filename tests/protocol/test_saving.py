@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
+
+import pytest
 
 from gossip.protocol import events as ev
 from gossip.protocol.saving import Saving
@@ -36,7 +39,7 @@ def test_what_cannot_wait_is_saved_at_once() -> None:
     assert [type(effect) for effect in saving.on_tick(111.0, notes)] == [ev.Emit]
     saving.on_saved(SAVED)
     assert saving.on_tick(112.0, notes) == [ev.SaveCheckpoint(notes())]
-    assert saving.next_deadline() == 172.0
+    assert saving.next_deadline() == 172.0 - SAVED.seconds
 
 
 def test_every_so_often_one_at_a_time() -> None:
@@ -49,6 +52,29 @@ def test_every_so_often_one_at_a_time() -> None:
     assert [effect.name for effect in skipped if isinstance(effect, ev.Emit)] == ["checkpoint_skipped"]
     assert saving.on_saved(SAVED)[0].name == "checkpoint_saved"  # type: ignore[union-attr]
     assert saving.on_tick(280.0, notes) == [ev.SaveCheckpoint({"a": 1})]
+
+
+@pytest.mark.parametrize(("disk_s", "oldest_s"), [(0.1, 60.0), (10.0, 60.0), (30.0, 75.0)])
+def test_what_a_kill_costs_is_one_interval_the_writing_included(disk_s: float, oldest_s: float) -> None:
+    """The state on the disk is of the moment its save began, and is all there is until the next one is whole."""
+    saving = Saving(60.0)
+    saving.begin(0.0)
+    begun = []
+    for _ in range(6):
+        begun.append(saving.next_deadline())
+        assert saving.on_tick(begun[-1], notes)
+        saving.on_saved(ev.CheckpointSaved(step=8, bytes=100, copy_s=0.0, seconds=disk_s))
+    oldest = [after + disk_s - before for before, after in itertools.pairwise(begun[1:])]
+    assert oldest == pytest.approx([oldest_s] * len(oldest)), "and a slow disk is not written to all the time"
+
+
+def test_a_late_tick_is_told_with_the_checkpoint() -> None:
+    """Whoever asks why a kill cost more than the interval finds the reason in the log."""
+    saving = Saving(60.0)
+    saving.begin(0.0)
+    saving.on_tick(60.5, notes)
+    (said,) = saving.on_saved(SAVED)
+    assert isinstance(said, ev.Emit) and said.fields["late_s"] == 0.5
 
 
 def test_each_kind_of_failure_is_said_once_until_one_succeeds() -> None:
