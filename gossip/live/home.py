@@ -26,6 +26,7 @@ from gossip.spec import Experiment
 from gossip.swarmfile import DOORS_MAX, Door, SwarmFile, read_swarm_file, write_swarm_file
 
 LOOK_EVERY_S = 10.0  # at the members, for swarm.json
+NEW_EVERY_S = 1.0  # where there are more of them: whoever is killed soon after its first must know where to knock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +126,8 @@ class Addresses:
         """Writes `content` at once: nobody may hear of an incarnation that the disk does not know. Raises SpecError."""
         self._run = run
         self._content = content
-        self._look_at = 0.0
+        self._look_at = self._look_at_new = 0.0
+        self._members = 0  # when we last looked
         try:
             write_swarm_file(run.path, content)
         except OSError as error:
@@ -135,9 +137,10 @@ class Addresses:
 
     def look(self, node: Node, now: float) -> Callable[[], None] | None:
         """Now and then: what to do where the file is no longer true. The job may run on another thread."""
-        if now < self._look_at:
+        members = len(node.membership.members)
+        if now < (self._look_at_new if members > self._members else self._look_at):
             return None
-        self._look_at = now + LOOK_EVERY_S
+        self._look_at, self._look_at_new, self._members = now + LOOK_EVERY_S, now + NEW_EVERY_S, members
         content = self._seen_by(node)
         if content == self._content:
             return None
