@@ -15,6 +15,7 @@ import shlex
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,12 +30,18 @@ from gossip.spec import Experiment, NodeSpec
 
 EVERY_S = 600.0
 COMMAND_TIMEOUT_S = 600.0
-GIVING_UP_S = 1.0  # until a killed command is gone
+GIVING_UP_S = 0.5  # until a killed command is gone
+HURRY_S = 4.0  # from the moment somebody asked for the end: a person waits
+HURRY_LEAST_S = 1.0  # of that for the backup, whatever the node took for its own files
+LOOK_EVERY_S = 0.1  # whether somebody asks for the end while the last backup is waited for
+STARTING_S = 0.2  # until a command that is being started is there to be killed
 FOLDER = "backup"  # in the run's: what a command gets
 WORDS_MAX = 300  # characters of a command's last words
 
 # What came of one: "" or why it failed.
 Done = Callable[[str], None]
+# When somebody asked for the end (seconds, monotonic); None while nobody has.
+AskedAt = Callable[[], float | None]
 
 
 class Backup:
@@ -64,15 +71,28 @@ class Backup:
         self._last_at = now
         self._post(path)
 
-    def last(self, path: Path, patience_s: float) -> None:
-        """The run has ended, or is left: one more, and wait for it."""
+    def last(self, path: Path, asked_at: AskedAt = lambda: None) -> str:
+        """The run has ended, or is left: one more, and wait for it. Returns why it was given up, or "".
+
+        As long as a command may take; from the moment somebody asks for the end no longer than HURRY_S.
+        """
         self._post(path)
         self._mailbox.put(None)
-        self._thread.join(patience_s)
-        if self._thread.is_alive():
-            self._on_done(f"it takes longer than {patience_s:g} s")
-            self._command.give_up()
-            self._thread.join(GIVING_UP_S)
+        began = time.monotonic()
+        while self._thread.is_alive():
+            asked = asked_at()
+            until = began + COMMAND_TIMEOUT_S if asked is None else max(asked + HURRY_S, began + HURRY_LEAST_S)
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                self._command.give_up()
+                self._thread.join(GIVING_UP_S)
+                return f"it was not done within {time.monotonic() - (began if asked is None else asked):.0f} s"
+            self._thread.join(min(left_s, LOOK_EVERY_S))
+        return ""
+
+    def end_command(self) -> None:
+        """This process ends at once: the user's command with it. From a signal's handler."""
+        self._command.end()
 
     def _post(self, path: Path) -> None:
         self._is_busy.set()
@@ -144,6 +164,13 @@ class _Command:
         with self._lock:
             self.is_given_up = True
             self._kill()
+
+    def end(self) -> None:
+        """End it, whoever holds the lock: the thread that starts it, for a moment; or, interrupted, ourselves."""
+        is_ours = self._lock.acquire(timeout=STARTING_S)
+        self._kill()
+        if is_ours:
+            self._lock.release()
 
     def _kill(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -288,6 +288,7 @@ TROUBLES: dict[str, Callable[[Event], str]] = {
     "checkpoint_refused": lambda e: _with(e, "a checkpoint is of no use, the one before is taken"),
     "checkpoint_failed": lambda e: _with(e, "no checkpoint could be written, training goes on and the last one stays"),
     "backup_failed": lambda e: _with(e, "no backup could be made, training goes on"),
+    "backup_given_up": lambda e: _with(e, f"the last backup was given up, the run is in {e.get('run', 'its folder')}"),
 }
 # A field may be missing, or come from another version: a line for a person is no reason to stop a node.
 NODE_NOTES: dict[str, Callable[[Event], str]] = {

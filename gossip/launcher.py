@@ -33,7 +33,8 @@ THREAD_LIMITS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
 # How long nodes that were told to leave may take before they are killed: more than they give themselves, for a step
 # in hand, a slow disk, a last look, and the copy outside.
 GOODBYE_S = 13.0
-BACKUP_GOODBYE_S = 12.0
+BACKUP_GOODBYE_S = 5.0
+AT_ONCE_S = 1.0  # for nodes told twice: they end what they have started, and then themselves
 READ_BYTES = 65_536
 LATE_PROGRESS = 0.02  # who begins to train later than this joined mid-run: the picture marks it
 
@@ -87,7 +88,7 @@ class Launcher:
         self._selector = selectors.DefaultSelector()
         self._has_complained = False
         self._command = 0  # the owner's latest that we told of
-        self._stopping_since: float | None = None
+        self._stop_by: float | None = None  # when nodes that were told to leave are killed; None: nobody was
         self._stop_signal = 0
 
     @functools.cached_property
@@ -173,7 +174,7 @@ class Launcher:
             self._read(0.25)
             while not self.was_stopped and self.schedule and self.schedule[0][0]():
                 self.schedule.pop(0)[1]()
-            if self._stopping_since is not None and time.monotonic() > self._stopping_since + self.goodbye_s:
+            if self._stop_by is not None and time.monotonic() > self._stop_by:
                 self.end_all()
 
     @property
@@ -184,7 +185,7 @@ class Launcher:
     @property
     def was_stopped(self) -> bool:
         """Somebody asked for the end before the swarm got there."""
-        return self._stopping_since is not None
+        return self._stop_by is not None
 
     def survivors(self) -> list[Child]:
         """Who finished the run; where it was stopped, who left in order with a trained model."""
@@ -335,13 +336,13 @@ class Launcher:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: object) -> None:
-        """Once: everybody says goodbye. Twice: at once."""
-        if self.was_stopped:
-            for child in self._running():
-                child.process.kill()
-            return
-        self._stopping_since, self._stop_signal = time.monotonic(), number
-        self.console.note("stopping: the nodes say goodbye (once more to stop at once)")
+        """Once: everybody says goodbye. Twice: at once, which a node does itself: it ends what it has started."""
+        now = time.monotonic()
+        if self._stop_by is None:
+            self._stop_by, self._stop_signal = now + self.goodbye_s, number
+            self.console.note("stopping: the nodes say goodbye (once more to stop at once)")
+        else:
+            self._stop_by = min(self._stop_by, now + AT_ONCE_S)
         for child in self._running():
             child.process.terminate()
 

@@ -6,13 +6,14 @@ import os
 import queue
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from gossip.backup import EVERY_S, Backup
+from gossip.backup import EVERY_S, HURRY_S, Backup
 from gossip.models.model import build_model
 from gossip.runs import RunFolder, load_parameters
 from gossip.spec import NodeSpec, load
@@ -64,7 +65,7 @@ def test_not_every_checkpoint_is_copied(tmp_path: Path) -> None:
     bench = Bench(tmp_path, str(tmp_path / "backup"))
     assert bench.copied(1, 0.0) == ""
     bench.backup.on_checkpoint(bench.save(2), EVERY_S - 1)
-    bench.backup.last(bench.save(3), 30.0)
+    assert bench.backup.last(bench.save(3)) == ""
     assert bench.said.get(timeout=30) == "" and bench.said.empty()
     assert (RunFolder(tmp_path / "backup" / "run-node-00").load_model(MODEL) == 3).all()
 
@@ -95,9 +96,37 @@ def test_a_command_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
     bench.backup.on_checkpoint(bench.save(1), 0.0)
     with pipe.open() as held:
         assert held.readline() == "ready\n"
-        bench.backup.last(bench.save(2), 0.1)
+        asked_at = time.monotonic() - HURRY_S
+        assert "it was not done within" in bench.backup.last(bench.save(2), lambda: asked_at)
         assert held.read() == ""
-    assert "it takes longer than" in bench.said.get(timeout=30) and bench.said.empty()
+    assert bench.said.empty(), "whoever waited tells"
+
+
+def test_whoever_waits_for_the_last_backup_may_lose_patience(tmp_path: Path) -> None:
+    """A run that is over waits for minutes where a copy needs them, and Ctrl-C still counts while it does."""
+    bench = Bench(tmp_path, "sh -c 'sleep 120; true' {file}")
+    asked: list[float] = []
+
+    def asked_at() -> float | None:
+        """Nobody asks at the first look, somebody at the second: a while ago already."""
+        asked.append(time.monotonic() - HURRY_S)
+        return asked[1] if len(asked) > 1 else None
+
+    began = time.monotonic()
+    assert "it was not done within" in bench.backup.last(bench.save(1), asked_at)
+    assert time.monotonic() - began < 30
+
+
+def test_a_process_that_ends_at_once_takes_its_command_along(tmp_path: Path) -> None:
+    """And everything the command has started: there is nobody left to wait for it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    bench = Bench(tmp_path, f"sh -c 'exec 3>{pipe}; echo ready >&3; sleep 120; true' {{file}}")
+    bench.backup.on_checkpoint(bench.save(1), 0.0)
+    with pipe.open() as held:
+        assert held.readline() == "ready\n"
+        bench.backup.end_command()
+        assert held.read() == ""
 
 
 @pytest.mark.parametrize(

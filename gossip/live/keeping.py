@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gossip.backup import Backup
+from gossip.backup import AskedAt, Backup
 from gossip.checkpoint import Checkpoint
 from gossip.errors import SpecError
 from gossip.ledger import Ledger
@@ -38,6 +38,7 @@ class Keeper:
         wake: Callable[[], None],
     ) -> None:
         """node: what tells this node's backups from others'. wake: makes the loop call `say`."""
+        self._run = run.path
         self._checkpoints = run.checkpoints
         self._checkpoints.sweep()
         run.sweep()
@@ -91,12 +92,19 @@ class Keeper:
             kind = errno.errorcode.get(error.errno or 0, "UNKNOWN")
             self._observe("checkpoint_failed", {"kind": kind, "why": str(error)})
 
-    def back_up_last(self, patience_s: float) -> None:
-        """What has ended is copied once more, with its result."""
+    def back_up_last(self, asked_at: AskedAt) -> None:
+        """What has ended is copied once more, with its result. asked_at: see `Backup.last`."""
         paths = self._checkpoints.paths()
         if self._backup is not None and paths:
-            self._backup.last(paths[0], patience_s)
+            why = self._backup.last(paths[0], asked_at)
             self.say()
+            if why:
+                self._observe("backup_given_up", {"why": why, "run": str(self._run)})
+
+    def end_backup(self) -> None:
+        """The process ends at once: what it has started with it. From a signal's handler."""
+        if self._backup is not None:
+            self._backup.end_command()
 
     def say(self) -> None:
         """What came of backups: each success, and a failure once until one succeeds again."""

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from gossip import wire
 from gossip.addresses import NONE
-from gossip.backup import COMMAND_TIMEOUT_S
 from gossip.codec.body import Encoded
 from gossip.data.partition import shard_of_key
 from gossip.data.store import Dataset, load_dataset
@@ -60,7 +59,6 @@ from gossip.training.work import Work
 from gossip.units import bytes_per_s_of
 
 LAST_LOOK_S = 0.5  # a node that was told to stop evaluates for this long at most
-LAST_BACKUP_S = 10.0  # and this long for the copy outside, which may go over a network
 REST_S = 1.0  # and waits this long for a step in hand: a large batch must not hold up Ctrl-C
 
 
@@ -152,6 +150,7 @@ class _LiveNode:
             observe=self.observe,
             wake=self.transport.wake,
         )
+        self.stop.on_at_once = self.keeper.end_backup
         self.resumed = self.keeper.restore(self.ledger) if self.entry.was_here else None
         self.workers = LiveWorkers(
             self.trainer,
@@ -303,7 +302,7 @@ class _LiveNode:
         is_good = trainer.steps and trainer.is_finite() and (self.has_rested or has_state)
         result = self._left_behind(result, trainer.x if is_good else None)
         self.observe("finished", result)  # before the copy outside: who waits for our result need not wait for that
-        self.keeper.back_up_last(COMMAND_TIMEOUT_S if self.stop.reason is None else LAST_BACKUP_S)
+        self.keeper.back_up_last(lambda: self.stop.pressed_at)
         return result | {"run": str(self.folder.path)}
 
     def _left_behind(self, result: dict[str, Any], x: NDArray[np.float32] | None) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""How a node is asked to end: a signal, or whoever started it going away."""
+"""How a node is asked to end: a signal, or whoever started it going away; and what is ended with it at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,9 @@ class StopButton:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.pressed_at: float | None = None  # seconds, monotonic
+        # Ends what must not outlive a process that ends at once. Called in a signal's handler.
+        self.on_at_once: Callable[[], object] = lambda: None
         self._wake: Callable[[], None] | None = None
         self._before: dict[int, Any] = {}
 
@@ -41,6 +45,7 @@ class StopButton:
 
     def press(self, reason: str) -> None:
         """Ask for an orderly end. Raises NetworkError while there is nothing to end in order."""
+        self.pressed_at = self.pressed_at or time.monotonic()
         self.reason = self.reason or reason
         if self._wake is None:
             raise NetworkError(f"{reason}: this node had not begun")
@@ -48,6 +53,7 @@ class StopButton:
 
     def _on_signal(self, number: int, frame: object) -> None:
         if self.reason is not None:
+            self.on_at_once()
             os.write(2, SHOW_CURSOR + b"\nstopped at once\n" if os.isatty(2) else b"stopped at once\n")
             os._exit(128 + number)
         self.press(f"stopped by {signal.Signals(number).name}")

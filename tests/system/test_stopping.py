@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import GossipProcess, is_running, patient, wait_until
@@ -21,6 +22,7 @@ Start = Callable[..., GossipProcess]
 WriteSpec = Callable[..., Path]
 STOPS = [signal.SIGINT, signal.SIGTERM]
 GONE_WITHIN_S = 2.0
+HUNG_WITHIN_S = 5.0  # with a backup that does not end
 
 
 def check_saved(run: Path) -> None:
@@ -147,6 +149,65 @@ def test_all_nodes_of_a_swarm_are_copied_outside_and_hide_their_ticket(
     wait_until(lambda: len(list((launcher.cwd / "copies").glob("*/run.json"))) == 2, 30.0, "two copies")
     launcher.interrupt()
     assert [node["end"] for node in launcher.result(20.0)["nodes"]] == ["left", "left"]
+
+
+def hanging_backup(pipe: Path) -> dict[str, Any]:
+    """A backup that never ends, and a pipe that each of its processes holds as long as it lives."""
+    os.mkfifo(pipe)
+    return {"node_backup": f"sh -c 'exec 3>{pipe}; echo begun >&3; sleep 600; true' {{file}}"}
+
+
+def test_a_backup_that_hangs_does_not_hold_up_ctrl_c(start_node: Start, write_spec: WriteSpec, tmp_path: Path) -> None:
+    """Five seconds and one sentence; what the run has itself is saved by then."""
+    node = start_node(write_spec(node_checkpoint_every_s=1, **hanging_backup(tmp_path / "pipe")), name="it")
+    with (tmp_path / "pipe").open() as held:
+        held.readline()
+        node.interrupt()
+        assert node.wait(HUNG_WITHIN_S) == 0
+        held.read()  # to its end: whatever the command has started is gone with it
+    check_saved(node.run)
+    assert node.out.read_text().count("the last backup was given up") == 1
+    assert "no backup could be made" not in node.out.read_text()
+
+
+def test_ctrl_c_twice_leaves_no_backup_behind(start_node: Start, write_spec: WriteSpec, tmp_path: Path) -> None:
+    """Also in the middle of the last one."""
+    node = start_node(write_spec(node_checkpoint_every_s=1, **hanging_backup(tmp_path / "pipe")), name="it")
+    with (tmp_path / "pipe").open() as held:
+        held.readline()
+        node.interrupt()
+        node.wait_for("finished")
+        node.interrupt()
+        assert node.wait(GONE_WITHIN_S) == 130
+        held.read()
+
+
+def test_a_run_that_is_over_can_be_told_not_to_wait_for_its_backup(
+    start_node: Start, write_spec: WriteSpec, tmp_path: Path
+) -> None:
+    """It has ten minutes for that, and somebody who wants the terminal back has not."""
+    node = start_node(write_spec(train_samples=20_000, **hanging_backup(tmp_path / "pipe")), name="it")
+    with (tmp_path / "pipe").open() as held:
+        held.readline()
+        assert node.all("finished")[0]["outcome"] == "finished"
+        node.interrupt()
+        assert node.wait(HUNG_WITHIN_S) == 0
+        held.read()
+    assert node.out.read_text().count("the last backup was given up") == 1
+
+
+def test_ctrl_c_twice_ends_a_swarm_and_its_backups(start: Start, write_spec: WriteSpec, tmp_path: Path) -> None:
+    """The launcher lets its nodes end what they have started."""
+    launcher = start("train", write_spec(node_checkpoint_every_s=1, **hanging_backup(tmp_path / "pipe")), "--nodes", 2)
+    with (tmp_path / "pipe").open() as held:
+        pids = nodes_of(launcher, 2)
+        held.readline()
+        launcher.interrupt()
+        launcher.wait_for_text("stopping")
+        launcher.interrupt()
+        assert launcher.wait(GONE_WITHIN_S) in (0, 130)
+        held.read()
+    assert not any(map(is_running, pids))
 
 
 def test_ctrl_c_twice_ends_a_swarm_at_once(start: Start, write_spec: WriteSpec) -> None:
