@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kill_often import INTERVAL_S, SLACK_S, kill_often
+from kill_in_swarm import kill_in_swarm
+from kill_often import kill_often
+from lives import INTERVAL_S, SLACK_S
 from processes import GossipProcess, patient, wait_until
 
 from gossip.checkpoint import Checkpoints, read_checkpoint
@@ -197,6 +199,18 @@ def test_a_node_that_is_killed_again_and_again_ends_where_a_calm_one_does(tmp_pa
     assert found["kills"] == 20 and found["restored"] >= 10
     assert found["longest_lost_s"] < patient(INTERVAL_S + SLACK_S)
     assert abs(found["accuracy_killed"] - found["accuracy_calm"]) < 0.005
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("founds", [True, False], ids=["founder", "joiner"])
+def test_a_member_that_is_killed_again_and_again_ends_where_its_swarm_does(tmp_path: Path, founds: bool) -> None:
+    """Five lives among two others; `kill_often.py --kills 30 --others 2` plays more of them, and longer runs."""
+    found = kill_in_swarm(tmp_path, kills=5, seed=3, others=2, founds=founds)
+    assert found["longest_lost_s"] < patient(INTERVAL_S + SLACK_S)
+    calm = found["accuracy_calm"].values()
+    for name, accuracy in found["accuracy_killed"].items():
+        assert abs(accuracy - sum(calm) / len(calm)) < 0.005, (name, found)
 
 
 def test_a_run_is_copied_outside_the_swarm(start: Start, start_node: Start, write_spec: WriteSpec) -> None:

@@ -189,7 +189,7 @@ def test_a_run_that_is_over_can_be_told_not_to_wait_for_its_backup(
     node = start_node(write_spec(train_samples=20_000, **hanging_backup(tmp_path / "pipe")), name="it")
     with (tmp_path / "pipe").open() as held:
         held.readline()
-        assert node.all("finished")[0]["outcome"] == "finished"
+        assert node.wait_for("finished")["outcome"] == "finished"
         node.interrupt()
         assert node.wait(HUNG_WITHIN_S) == 0
         held.read()
