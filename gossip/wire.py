@@ -39,7 +39,7 @@ _NUMBER_OF = {kind: number for number, kind in enumerate(_KINDS)}
 _FIELDS = {
     kind: tuple(f.name for f in dataclasses.fields(kind)) for kind in (*_KINDS, messages.Update, messages.Status)
 }
-_HEADER = struct.Struct("<BB8sIIQ")
+_HEADER = struct.Struct("<BB8sIIQII")
 
 
 def encode_message(message: Message) -> bytes:
@@ -73,20 +73,22 @@ def decode_message(frame: bytes) -> Message:
 
 
 def encode_header(header: Header, spec_hash: bytes) -> bytes:
-    return _HEADER.pack(VERSION, header.kind, spec_hash, header.incarnation, header.number, header.step)
+    return _HEADER.pack(
+        VERSION, header.kind, spec_hash, header.incarnation, header.number, header.step, header.sent_at, header.lag
+    )
 
 
 def decode_header(frame: bytes, spec_hash: bytes) -> Header:
     """A payload's header. Raises PeerError (BAD_VERSION, BAD_SPEC, DECODE_FAILED)."""
     if len(frame) != _HEADER.size:
         raise PeerError("DECODE_FAILED", f"payload header of {len(frame)} bytes, expected {_HEADER.size}")
-    version, kind, peer_hash, incarnation, number, step = _HEADER.unpack(frame)
+    version, kind, peer_hash, incarnation, number, step, sent_at, lag = _HEADER.unpack(frame)
     if version != VERSION:
         raise PeerError("BAD_VERSION", f"wire version {version!r:.20}, this node speaks {VERSION}")
     if peer_hash != spec_hash:
         raise PeerError("BAD_SPEC", f"payload of experiment {peer_hash.hex()}, this node runs {spec_hash.hex()}")
     try:
-        return Header(PayloadKind(kind), incarnation, number, step)
+        return Header(PayloadKind(kind), incarnation, number, step, sent_at, lag)
     except ValueError as error:
         raise PeerError("DECODE_FAILED", f"payload header: {error}") from error
 

@@ -183,14 +183,16 @@ hostile_messages = st.one_of(
 hostile_frames = st.one_of(
     hostile_messages.map(lambda message: (wire.encode_message(message),)),
     st.builds(
-        lambda kind, incarnation, number, step: (
-            wire.encode_header(msg.Header(kind, incarnation, number, step), SPEC_HASH),
+        lambda *fields: (
+            wire.encode_header(msg.Header(*fields), SPEC_HASH),
             b"body",
         ),
         st.sampled_from(msg.PayloadKind),
         _numbers,
         _numbers,
         st.integers(0, 9),
+        _numbers,
+        _numbers,
     ),
     st.lists(st.binary(max_size=60), max_size=3).map(tuple),
 )

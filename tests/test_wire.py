@@ -107,10 +107,10 @@ def test_the_largest_members_reply_fits_a_control_frame() -> None:
 
 
 def test_a_header_comes_back_as_it_was() -> None:
-    """26 bytes before every payload."""
-    header = msg.Header(msg.PayloadKind.ANSWER, 7, 2**32 - 1, 10**12)
+    """34 bytes before every payload."""
+    header = msg.Header(msg.PayloadKind.ANSWER, 7, 2**32 - 1, 10**12, 2**32 - 2, 77)
     frame = wire.encode_header(header, SPEC_HASH)
-    assert len(frame) == 26
+    assert len(frame) == 34
     assert wire.decode_header(frame, SPEC_HASH) == header
 
 
@@ -123,7 +123,7 @@ def test_headers_of_others_are_refused_by_name() -> None:
         (frame[:2] + b"another!" + frame[10:], "BAD_SPEC"),
         (frame[:-1], "DECODE_FAILED"),
         (frame + b"\0", "DECODE_FAILED"),
-        (frame[:-8] + b"\xff" * 8, "DECODE_FAILED"),
+        (frame[:-16] + b"\xff" * 8 + frame[-8:], "DECODE_FAILED"),
     ):
         with pytest.raises(PeerError) as refused:
             wire.decode_header(damaged, SPEC_HASH)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from gossip.protocol.events import Apply, Effect, Emit, Forget, GiveUp, PickBlocks, Respond, Send, SendPayload
 from gossip.protocol.messages import Header, PayloadKind, Refusal
+from gossip.protocol.queues import lag, stamp
 
 OPEN_MAX = 4
 LATE_MAX = 64
@@ -42,7 +43,13 @@ class _Offer:
     deadline: float
     sent: bool = False
     late: bool = False
+    sent_at: float = math.inf
     mixing: bool = False  # its answer is being applied
+
+    @property
+    def is_awaited(self) -> bool:
+        """Nothing has come back yet."""
+        return self.sent and not self.mixing
 
 
 @dataclass(slots=True)
@@ -88,7 +95,7 @@ class Exchanges:
         self._next_id = first_id
         self._offers: dict[int, _Offer] = {}  # in the order they began
         self._served: OrderedDict[tuple[bytes, int, int], None] = OrderedDict()
-        self._answering: dict[tuple[bytes, int], Header] = {}
+        self._answering: dict[tuple[bytes, int], tuple[Header, int]] = {}  # the offer's, and its lag
         self._roads: OrderedDict[bytes, _Road] = OrderedDict()  # by peer: a slow one answers between two slow steps
         self._any_road = _Road()  # for a peer we know nothing of
 
@@ -114,10 +121,20 @@ class Exchanges:
         """Shares of the model in all open exchanges."""
         return sum(offer.fraction for offer in self._offers.values() if not offer.late)
 
-    def opened(self, exchange_id: int) -> tuple[bytes, float, float] | None:
-        """(peer, when it began, share of the model offered) of an exchange we began and have not closed."""
+    def under_way_with(self, peer: bytes) -> float:
+        """Shares of the model in open exchanges with that peer."""
+        return sum(offer.fraction for offer in self._offers.values() if not offer.late and offer.peer == peer)
+
+    def share_of(self, exchange_id: int) -> float | None:
+        """Share of the model in an exchange we began and have not closed."""
         offer = self._offers.get(exchange_id)
-        return None if offer is None else (offer.peer, offer.began_at, offer.fraction)
+        return None if offer is None else offer.fraction
+
+    def awaited_from(self, peer: bytes, exchange_id: int) -> tuple[float, float] | None:
+        """(when it was sent, share of the model) of an offer `peer` has not answered yet."""
+        offer = self._offers.get(exchange_id)
+        is_theirs = offer is not None and offer.peer == peer and offer.is_awaited
+        return (offer.sent_at, offer.fraction) if offer is not None and is_theirs else None
 
     def notes(self) -> dict[str, int]:
         """Counts that go on after a restart; what was open is over."""
@@ -172,7 +189,7 @@ class Exchanges:
         slow_s = max(SLOW_MIN_S, SLOW_FACTOR * self.round_trip_s) if self._roads else math.inf
         return sum(not o.late and now - o.began_at <= slow_s for o in self._offers.values())
 
-    def on_offer_ready(self, exchange_id: int, body: bytes | None, step: int) -> list[Effect]:
+    def on_offer_ready(self, exchange_id: int, body: bytes | None, step: int, now: float) -> list[Effect]:
         offer = self._offers.get(exchange_id)
         if offer is None:
             return []
@@ -181,8 +198,9 @@ class Exchanges:
             del self._offers[exchange_id]
             why = "its deadline passed before it was sent" if offer.late else "no block is free to be offered"
             return [Forget(exchange_id), Emit("exchange_skipped", {"why": why})]
-        offer.sent = True
-        return [SendPayload(offer.peer, self._header(PayloadKind.OFFER, exchange_id, step), body)]
+        offer.sent, offer.sent_at = True, now
+        header = Header(PayloadKind.OFFER, self._incarnation, exchange_id, step, stamp(now))
+        return [SendPayload(offer.peer, header, body)]
 
     def on_answer(self, peer: bytes, header: Header, body: bytes) -> list[Effect]:
         """Mix once per exchange, however late: the peer has already moved by the same amount.
@@ -190,7 +208,7 @@ class Exchanges:
         A second answer, one nobody asked for, or one from somebody else changes nothing.
         """
         offer = self._offers.get(header.number)
-        if offer is None or offer.peer != peer or not offer.sent or offer.mixing:
+        if offer is None or offer.peer != peer or not offer.is_awaited:
             return [self._dropped("answer", peer, header.number)]
         if header.incarnation != self._incarnation:
             # An answer to a former life of ours: its blocks and steps are not the ones we remember.
@@ -211,7 +229,7 @@ class Exchanges:
 
     def on_refusal(self, peer: bytes, exchange_id: int, code: str) -> list[Effect]:
         offer = self._offers.get(exchange_id)
-        if offer is None or offer.peer != peer or not offer.sent or offer.mixing:
+        if offer is None or offer.peer != peer or not offer.is_awaited:
             return [self._dropped("refusal", peer, exchange_id)]
         return self._fail(exchange_id, code)
 
@@ -239,7 +257,9 @@ class Exchanges:
 
     # -- Exchanges we answer -------------------------------------------------------------------------
 
-    def on_offer(self, peer: bytes, header: Header, body: bytes, able: bool, in_debt: bool = False) -> list[Effect]:
+    def on_offer(
+        self, peer: bytes, header: Header, body: bytes, now: float, able: bool, in_debt: bool = False
+    ) -> list[Effect]:
         """Answer an offer once. Our own blocks in flight are no reason to refuse: that starves.
 
         in_debt: what we may send is spent, and an answer would have to wait.
@@ -254,16 +274,24 @@ class Exchanges:
         self._served[key] = None
         while len(self._served) > SERVED_MAX:
             self._served.popitem(last=False)
-        self._answering[peer, header.number] = header
+        self._answering[peer, header.number] = header, lag(header.sent_at, now)
         return [Respond(peer, header, body)]
 
     def on_answer_ready(
-        self, peer: bytes, exchange_id: int, body: bytes, blocks: int, failed: int, step: int, momentum_mixed: int = 0
+        self,
+        peer: bytes,
+        exchange_id: int,
+        body: bytes,
+        blocks: int,
+        failed: int,
+        step: int,
+        now: float,
+        momentum_mixed: int = 0,
     ) -> list[Effect]:
-        header = self._answering.pop((peer, exchange_id))
+        header, offer_lag = self._answering.pop((peer, exchange_id))
         self.answered += 1
         # The offer's own incarnation goes back: it tells the asker which of its lives this answers.
-        answer = Header(PayloadKind.ANSWER, header.incarnation, exchange_id, step)
+        answer = Header(PayloadKind.ANSWER, header.incarnation, exchange_id, step, stamp(now), offer_lag)
         fields = {"peer": peer.hex()[:8], "id": exchange_id, "blocks": blocks, "blocks_failed": failed,
                   "momentum_mixed": momentum_mixed}  # fmt: skip
         return [SendPayload(peer, answer, body), Emit("exchange_answered", fields)]
@@ -274,9 +302,6 @@ class Exchanges:
                 Emit("offer_refused", {"peer": peer.hex()[:8], "id": exchange_id, "code": code})]  # fmt: skip
 
     # -- How it is done ------------------------------------------------------------------------------
-
-    def _header(self, kind: PayloadKind, exchange_id: int, step: int) -> Header:
-        return Header(kind, self._incarnation, exchange_id, step)
 
     def _give_up(self, exchange_id: int, why: str) -> list[Effect]:
         offer = self._offers[exchange_id]

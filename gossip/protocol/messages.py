@@ -10,7 +10,7 @@ import enum
 import math
 from dataclasses import dataclass
 
-VERSION = 2
+VERSION = 3
 KEY_BYTES = 32
 ADDRESS_CHARS_MAX = 128  # everywhere: on the command line, in tickets, in hellos, in updates
 SIGNATURE_BYTES = 64
@@ -242,9 +242,13 @@ class Header:
     incarnation: int
     number: int
     step: int  # the sender's, when the body was made
+    # Of an offer and its answer, both in ticks of queues.py; of a fragment 0.
+    sent_at: int = 0  # by the sender's clock, whatever that counts from
+    lag: int = 0  # of an answer: the receiver's clock when the offer came, less what the offer said
 
     def __post_init__(self) -> None:
-        _require(0 <= self.incarnation < 2**32 and 0 <= self.number < 2**32, "a header field is out of range")
+        for count in (self.incarnation, self.number, self.sent_at, self.lag):
+            _require(0 <= count < 2**32, "a header field is out of range")
         _require(0 <= self.step <= COUNT_MAX, "a header's step is out of range")
 
 

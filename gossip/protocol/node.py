@@ -69,9 +69,11 @@ class Node:
             ev.PayloadUnreadable: self._on_unreadable,
             ev.Tick: self._on_tick,
             ev.StepsDone: self._on_steps_done,
-            ev.OfferReady: lambda e, now: self.exchanges.on_offer_ready(e.exchange_id, e.body, self.life.done.steps),
+            ev.OfferReady: lambda e, now: self.exchanges.on_offer_ready(
+                e.exchange_id, e.body, self.life.done.steps, now
+            ),
             ev.AnswerReady: lambda e, now: self.exchanges.on_answer_ready(
-                e.peer, e.exchange_id, e.body, e.blocks, e.failed, self.life.done.steps, e.momentum_mixed
+                e.peer, e.exchange_id, e.body, e.blocks, e.failed, self.life.done.steps, now, e.momentum_mixed
             ),
             ev.Mixed: lambda e, now: self.exchanges.on_mixed(e.exchange_id, e.blocks, e.failed, now, e.momentum_mixed),
             ev.FragmentReady: lambda e, now: self.donor.on_ready(e.peer, e.index, e.body, self.life.done.steps),
@@ -199,7 +201,7 @@ class Node:
         effects = self.membership.on_heard(peer, now)
         if header.kind == msg.PayloadKind.OFFER:
             in_debt = self.pacing.bucket.is_deep_in_debt(now)
-            return effects + self.exchanges.on_offer(peer, header, body, self.life.is_trained, in_debt)
+            return effects + self.exchanges.on_offer(peer, header, body, now, self.life.is_trained, in_debt)
         if header.kind == msg.PayloadKind.ANSWER:
             return effects + self.exchanges.on_answer(peer, header, body)
         return effects + self.joiner.on_fragment(peer, header, body, now)
@@ -238,14 +240,18 @@ class Node:
         with_momentum = not pace.by_bytes and momentum_is_wanted(
             self.settings.average_momentum, self.settings.momentum, pace.every_steps
         )
-        begun = self._exchange(self.pacing.share, self.pacing.every_s, now, with_momentum, pace.slots)
+        begun = self._exchange(None, self.pacing.every_s, now, with_momentum, pace.slots)
         return self.pacing.on_tried(begun, self.life.done.steps)
 
     def _exchange(
-        self, blocks: float, every_s: float, now: float, with_momentum: bool = False, slots: int | None = None
+        self, blocks: float | None, every_s: float, now: float, with_momentum: bool = False, slots: int | None = None
     ) -> list[ev.Effect]:
+        """blocks: None for what the pace allows with whoever is chosen."""
         peer = self.partners.choose(self.links.up, self.exchanges.open_with(), self.pacing.weight_of)
-        return [] if peer is None else self.exchanges.begin(peer, blocks, every_s, now, with_momentum, slots)
+        if peer is None:
+            return []
+        share = self.pacing.share_with(peer) if blocks is None else blocks
+        return self.exchanges.begin(peer, share, every_s, now, with_momentum, slots)
 
     def _on_evaluated(self, event: ev.Evaluated, now: float) -> list[ev.Effect]:
         self.progress.on_look(event.accuracy, now)

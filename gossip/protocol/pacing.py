@@ -27,8 +27,11 @@ from gossip.protocol.events import (
     Traffic,
 )
 from gossip.protocol.exchange import OPEN_MAX, Exchanges
-from gossip.protocol.flow import Bucket, Window
+from gossip.protocol.flow import Bucket
 from gossip.protocol.messages import PayloadKind
+from gossip.protocol.queues import lag
+from gossip.protocol.windows import Windows
+from gossip.protocol.wire_events import LinkDown
 
 EVERY_MIN, EVERY_MAX = 2, 512
 # every_steps / blocks: what we aim at, and where accuracy falls for nodes that hold different classes.
@@ -46,6 +49,7 @@ CHANGE = 1.3  # a pace is kept until the rule asks for this much more or less
 REASSESS_S = 1.0
 REPORT_S = 0.5  # steps are reported at least this often: the swarm's clock counts by them
 SLOW_PERIODS = 4  # who answers within so many periods is as good as anybody
+LAST_CHOICE = 1e-6  # the weight of a peer whose line is full of our exchanges
 RETRY_S = 0.001
 SMOOTH = 0.1
 
@@ -154,14 +158,15 @@ def _within_cap(pace: Decision, figures: Figures, pinned: int | None) -> Decisio
 def _within_window(pace: Decision, figures: Figures, pinned: float | None) -> Decision:
     """More and smaller exchanges at once, begun when one comes home, where all together would fill a slow link."""
     size = pace.blocks * figures.whole_bytes
-    if (OPEN_MAX if figures.is_line_slow else pace.slots) * size <= figures.window_bytes:
-        return pace
+    slots = OPEN_MAX if figures.is_line_slow else pace.slots
+    if slots * size <= figures.window_bytes:
+        return replace(pace, slots=slots)
     if pinned is not None:
         slots = max(1, int(figures.window_bytes / size))
         return replace(pace, slots=slots, by_bytes=True)
     blocks = min(pace.blocks, figures.window_bytes / OPEN_MAX / figures.whole_bytes)
     every = max(EVERY_MIN, min(pace.every_steps, math.ceil(min(_every_by_cpu(figures, blocks), RATIO))))
-    why = f"{figures.window_bytes:,.0f} bytes may be under way: more would wait in the link for over 0.25 s"
+    why = f"{figures.window_bytes:,.0f} bytes may be under way: more would only wait in a line that is full"
     return replace(pace, every_steps=every, blocks=blocks, slots=OPEN_MAX, by_bytes=True, why=why)
 
 
@@ -187,7 +192,7 @@ class Pacing:
 
     def __init__(self, exchanges: Exchanges, settings: PaceSettings) -> None:
         self.bucket = Bucket(settings.upload_bytes_per_s)
-        self.window = Window()
+        self.windows = Windows()
         self.decision = Decision(every_steps=settings.every_steps, blocks=settings.blocks, slots=OPEN_MAX)
         self.figures = Figures(cap_bytes_per_s=settings.upload_bytes_per_s)
         self._pinned_every = None if settings.is_every_free else settings.every_steps
@@ -224,25 +229,21 @@ class Pacing:
         if done.step_s <= 0 or now < self._reassess_at:
             return []
         self._reassess_at = now + REASSESS_S
-        self._measure(done)
-        return self._reassess()
+        self._measure(done, now)
+        return self._reassess(now)
 
     def on_input(self, event: Input, now: float) -> None:
         """Before the others act on it: an exchange that is complete is forgotten by them."""
         if isinstance(event, Traffic):
             self.bucket.on_traffic(event.bytes_sent, now)
+        elif isinstance(event, LinkDown):
+            self.windows.forget(event.peer)
         elif isinstance(event, PayloadReceived) and event.header.kind == PayloadKind.ANSWER:
-            # About what our own answers to others' offers cost.
-            opened = self._exchanges.opened(event.header.number)
-            if opened is not None:
-                self._answer_bytes = _learn(self._answer_bytes, len(event.body) / opened[2])
-        elif isinstance(event, Mixed):
-            opened = self._exchanges.opened(event.exchange_id)
-            if opened is not None:
-                peer, began_at, fraction = opened
-                size, under_way = (share * self._whole_bytes for share in (fraction, self._exchanges.under_way))
-                self.window.on_round_trip(peer, now - began_at, size, under_way, 2 * self.figures.step_s)
-                self._failed_share += SMOOTH * (event.failed / max(1, event.blocks) - self._failed_share)
+            awaited = self._exchanges.awaited_from(event.peer, event.header.number)
+            if awaited is not None:
+                self._on_answer(event, *awaited, now)
+        elif isinstance(event, Mixed) and self._exchanges.share_of(event.exchange_id) is not None:
+            self._failed_share += SMOOTH * (event.failed / max(1, event.blocks) - self._failed_share)
 
     def on_effects(self, effects: list[Effect], now: float) -> None:
         """Payloads that go out: what they cost, and what an offer of the whole model would."""
@@ -250,9 +251,9 @@ class Pacing:
             if isinstance(effect, SendPayload):
                 self.bucket.spend(len(effect.body), now)
                 header = effect.header
-                opened = self._exchanges.opened(header.number) if header.kind == PayloadKind.OFFER else None
-                if opened is not None:
-                    self._offer_bytes = _learn(self._offer_bytes, len(effect.body) / opened[2])
+                share = self._exchanges.share_of(header.number) if header.kind == PayloadKind.OFFER else None
+                if share is not None:
+                    self._offer_bytes = _learn(self._offer_bytes, len(effect.body) / share)
 
     # -- What is due -----------------------------------------------------------------------------------
 
@@ -272,19 +273,27 @@ class Pacing:
                 return False
         return True
 
-    @property
-    def share(self) -> float:
-        """What an exchange offers now. On a slow link that follows the window at once, without a new decision."""
-        blocks = self.decision.blocks
-        if not self.decision.by_bytes or self._pinned_blocks is not None:
+    def share_with(self, peer: bytes) -> float:
+        """What an exchange offers now. On a slow line that follows the windows at once, without a new decision."""
+        blocks, window = self.decision.blocks, self.windows.with_peer(peer)
+        if self._pinned_blocks is not None:
             return blocks
-        most = blocks if self.bucket.has_cap else min(1.0, CHANGE * blocks)
-        return min(most, self.window.bytes / OPEN_MAX / self._whole_bytes)
+        if self.decision.by_bytes:
+            most = blocks if self.bucket.has_cap else min(1.0, CHANGE * blocks)
+            blocks = min(most, self.windows.ours.bytes / OPEN_MAX / self._whole_bytes)
+        elif not window.has_queued:
+            return blocks
+        at_once = math.ceil(OPEN_MAX / max(1, self.windows.peers))  # with one peer, as chance has it
+        return min(blocks, window.bytes / at_once / self._whole_bytes)
 
     def weight_of(self, peer: bytes) -> float:
         """How often to choose a peer. One that needs many of our periods to answer holds our blocks all that time."""
+        if self._exchanges.under_way_with(peer) * self._whole_bytes >= self.windows.with_peer(peer).bytes:
+            return LAST_CHOICE
         round_trip_s = self._exchanges.round_trip_with(peer)
-        return min(1.0, SLOW_PERIODS * self.every_s / round_trip_s) if round_trip_s * self.every_s > 0 else 1.0
+        if round_trip_s * self.every_s <= 0:
+            return 1.0
+        return max(LAST_CHOICE, min(1.0, SLOW_PERIODS * self.every_s / round_trip_s))
 
     def on_tried(self, effects: list[Effect], steps: int) -> list[Effect]:
         """What came of a try; `steps`: the trainer's, by its last report. The next try is the next report's."""
@@ -303,7 +312,15 @@ class Pacing:
     def _whole_bytes(self) -> float:
         return self._offer_bytes + self._answer_bytes
 
-    def _measure(self, done: StepsDone) -> None:
+    def _on_answer(self, event: PayloadReceived, sent_at: float, share: float, now: float) -> None:
+        # About what our own answers to others' offers cost.
+        self._answer_bytes = _learn(self._answer_bytes, len(event.body) / share)
+        shares = self._exchanges.under_way, self._exchanges.under_way_with(event.peer)
+        lags = event.header.lag, lag(event.header.sent_at, now)
+        size, in_all, with_it = (part * self._whole_bytes for part in (share, *shares))
+        self.windows.on_trip(event.peer, lags, now - sent_at, size, (in_all, with_it), now)
+
+    def _measure(self, done: StepsDone, now: float) -> None:
         ended = self._exchanges.completed + self._exchanges.answered
         if self._cpu_before is not None and ended > self._cpu_before[1]:
             cost = (done.exchange_cpu_s - self._cpu_before[0]) / (ended - self._cpu_before[1])
@@ -313,19 +330,20 @@ class Pacing:
         worst = max(self._failed_share / FAILED_SHARE_MAX, done.distance / DISTANCE_MAX)
         self._has_alarm = worst > (CALM if self._has_alarm else 1.0)
         is_dense = self._has_alarm or self._exchanges.completed < self._dense_until
+        queued_s = self.windows.queues.ours_s(now) + self.windows.queues.theirs_typical_s()
         self.figures = Figures(
             step_s=_learn(self.figures.step_s, done.step_s, 0.3),
             step_cpu_s=_learn(self.figures.step_cpu_s, done.step_cpu_s or done.step_s, 0.3),
             exchange_cpu_s=self._cpu_per_exchange_s,
-            round_trip_s=max(0.0, self._exchanges.round_trip_s - self.window.queue_s),  # a queue is our own making
+            round_trip_s=max(0.0, self._exchanges.round_trip_s - queued_s),  # a queue is our own making
             whole_bytes=self._whole_bytes,
             cap_bytes_per_s=self.bucket.bytes_per_s,
-            window_bytes=self.window.bytes,
-            is_line_slow=self.window.has_queued,
+            window_bytes=self.windows.total_bytes,
+            is_line_slow=self.windows.has_queued,
             density=2.0 if is_dense else 1.0,
         )
 
-    def _reassess(self) -> list[Effect]:
+    def _reassess(self, now: float) -> list[Effect]:
         """Keep the pace unless the rule asks for a markedly different one; slots follow it at once."""
         wanted, before = decide(self.figures, self._pinned_every, self._pinned_blocks), self.decision
         is_same = (
@@ -342,8 +360,9 @@ class Pacing:
             "why": wanted.why, "step_s": round(self.figures.step_s, 6), "step_cpu_s": round(self.figures.step_cpu_s, 6),
             "exchange_cpu_s": round(self.figures.exchange_cpu_s, 6),
             "round_trip_s": round(self.figures.round_trip_s, 4), "exchange_bytes": round(self._whole_bytes),
-            "queue_s": round(self.window.queue_s, 3), "failed_share": round(self._failed_share, 3),
-            "alarm": self._has_alarm,
+            "queue_s": round(self.windows.queues.ours_s(now), 3),
+            "peers_queue_s": round(self.windows.queues.theirs_typical_s(), 3),
+            "failed_share": round(self._failed_share, 3), "alarm": self._has_alarm,
         }  # fmt: skip
         return [*effects, Emit("pacing", fields)]
 

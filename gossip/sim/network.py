@@ -56,11 +56,13 @@ class Network:
         self._hosts: dict[bytes, _Host] = {}
         self._cut: dict[tuple[bytes, bytes], None] = {}
         self._shut: dict[tuple[bytes, str], None] = {}
+        self.uploads: dict[bytes, float] = {}  # bytes per second, of hosts whose line is not the model's
         self.malice: dict[bytes, Callable[[Sequence[bytes]], Sequence[bytes]]] = {}  # what becomes of a host's frames
 
     def attach(self, key: bytes, address: str, ledger: Ledger, deliver: Callable[[WireEvent], None]) -> SimTransport:
         """A new host. Returns the transport its engine uses."""
-        self._hosts[key] = _Host(deliver, address, ledger, Uplink(self._world, lambda: self.model.upload_bytes_per_s))
+        uplink = Uplink(self._world, lambda: self.uploads.get(key, self.model.upload_bytes_per_s))
+        self._hosts[key] = _Host(deliver, address, ledger, uplink)
         return SimTransport(self, key)
 
     def crash(self, key: bytes) -> None:

@@ -32,9 +32,13 @@ class Uplink:
         self._queues: dict[object, deque[_Message]] = {}  # by link, whose turn it is first
         self._is_busy = False
 
+    def backlog_bytes(self) -> float:
+        """All that is queued."""
+        return sum(message.bytes_left for queue in self._queues.values() for message in queue)
+
     def backlog_s(self) -> float:
         """How long all that is queued will take."""
-        return sum(message.bytes_left for queue in self._queues.values() for message in queue) / self._bytes_per_s()
+        return self.backlog_bytes() / self._bytes_per_s()
 
     def send(self, link: object, size: int, leave: Callable[[], None]) -> None:
         """Call `leave` when all of it has left, after whatever was sent over the same link before."""

@@ -29,7 +29,7 @@ def offered(exchanges: Exchanges, now: float = 0.0, peer: bytes = B) -> int:
     """Begin an exchange and send its offer. Returns its id."""
     (pick,) = exchanges.begin(peer, 0.1, 1.0, now)
     assert isinstance(pick, ev.PickBlocks)
-    assert kinds(exchanges.on_offer_ready(pick.exchange_id, b"blocks", 7)) == [ev.SendPayload]
+    assert kinds(exchanges.on_offer_ready(pick.exchange_id, b"blocks", 7, now)) == [ev.SendPayload]
     return pick.exchange_id
 
 
@@ -93,7 +93,7 @@ def test_the_table_of_late_exchanges_is_bounded() -> None:
     for turn in range(LATE_MAX + 10):
         effects = exchanges.begin(B, 0.1, 1.0, now=20.0 * turn)
         said += names(effects)
-        exchanges.on_offer_ready(effects[-1].exchange_id, b"", 0)  # type: ignore[union-attr]
+        exchanges.on_offer_ready(effects[-1].exchange_id, b"", 0, 0.0)  # type: ignore[union-attr]
         exchanges.on_tick(20.0 * turn + DEADLINE_MAX_S)
     assert exchanges.counts().late <= LATE_MAX + 1
     assert said.count("exchange_evicted") >= 8
@@ -103,10 +103,10 @@ def test_an_offer_that_was_never_sent_leaves_nothing_behind() -> None:
     """Nothing to offer, or too late to: no peer can have moved, so there is nothing to remember."""
     exchanges = Exchanges()
     (nothing,) = exchanges.begin(B, 0.1, 1.0, 0.0)
-    assert kinds(exchanges.on_offer_ready(nothing.exchange_id, None, 0)) == [ev.Forget, ev.Emit]  # type: ignore[union-attr]
+    assert kinds(exchanges.on_offer_ready(nothing.exchange_id, None, 0, 0.0)) == [ev.Forget, ev.Emit]  # type: ignore[union-attr]
     (slow,) = exchanges.begin(B, 0.1, 1.0, 0.0)
     exchanges.on_tick(DEADLINE_FIRST_S)
-    assert kinds(exchanges.on_offer_ready(slow.exchange_id, b"x", 0)) == [ev.Forget, ev.Emit]  # type: ignore[union-attr]
+    assert kinds(exchanges.on_offer_ready(slow.exchange_id, b"x", 0, 9.0)) == [ev.Forget, ev.Emit]  # type: ignore[union-attr]
     assert exchanges.counts().late == exchanges.counts().open == 0
 
 
@@ -182,39 +182,43 @@ def test_a_slower_road_is_learnt_from_late_answers() -> None:
 def test_an_offer_is_answered_once() -> None:
     """A duplicated offer would move us twice and the peer once."""
     exchanges = Exchanges()
-    assert kinds(exchanges.on_offer(B, offer(3), b"blocks", able=True)) == [ev.Respond]
-    assert names(exchanges.on_offer(B, offer(3), b"blocks", able=True)) == ["exchange_dropped"]
-    send, _ = exchanges.on_answer_ready(B, 3, b"half", 10, 0, step=9)
-    assert isinstance(send, ev.SendPayload) and send.header == Header(PayloadKind.ANSWER, 0, 3, 9)
-    assert names(exchanges.on_offer(B, offer(3), b"blocks", able=True)) == ["exchange_dropped"]
-    assert kinds(exchanges.on_offer(A, offer(3), b"blocks", able=True)) == [ev.Respond], "ids are per peer"
+    assert kinds(exchanges.on_offer(B, offer(3), b"blocks", 2.5, able=True)) == [ev.Respond]
+    assert names(exchanges.on_offer(B, offer(3), b"blocks", 2.5, able=True)) == ["exchange_dropped"]
+    send, _ = exchanges.on_answer_ready(B, 3, b"half", 10, 0, step=9, now=3.0)
+    assert isinstance(send, ev.SendPayload) and send.header == Header(PayloadKind.ANSWER, 0, 3, 9, 30_000, 25_000)
+    assert names(exchanges.on_offer(B, offer(3), b"blocks", 2.5, able=True)) == ["exchange_dropped"]
+    assert kinds(exchanges.on_offer(A, offer(3), b"blocks", 2.5, able=True)) == [ev.Respond], "ids are per peer"
     assert exchanges.answered == 1
 
 
 def test_an_answer_says_which_life_of_the_asker_it_is_for() -> None:
     """A restarted peer must not apply what its former self asked for."""
     exchanges = Exchanges(incarnation=1)
-    exchanges.on_offer(B, offer(3, incarnation=4), b"", able=True)
-    send, _ = exchanges.on_answer_ready(B, 3, b"", 1, 0, step=0)
+    exchanges.on_offer(B, offer(3, incarnation=4), b"", 0.0, able=True)
+    send, _ = exchanges.on_answer_ready(B, 3, b"", 1, 0, step=0, now=0.0)
     assert send.header.incarnation == 4  # type: ignore[union-attr]
 
 
 def test_who_cannot_answer_refuses_by_name() -> None:
     """Not trained yet, or enough in work: the asker frees its slot at once instead of waiting."""
     exchanges = Exchanges()
-    assert exchanges.on_offer(B, offer(1), b"", able=False)[0] == ev.Send(B, Refusal(PayloadKind.OFFER, 1, "NOT_READY"))
+    assert exchanges.on_offer(B, offer(1), b"", 0.0, able=False)[0] == ev.Send(
+        B, Refusal(PayloadKind.OFFER, 1, "NOT_READY")
+    )
     for number in range(ANSWERING_MAX):
-        exchanges.on_offer(B, offer(number), b"", able=True)
-    assert exchanges.on_offer(B, offer(99), b"", able=True)[0] == ev.Send(B, Refusal(PayloadKind.OFFER, 99, "BUSY"))
-    exchanges.on_answer_ready(B, 0, b"", 1, 0, 0)
-    assert kinds(exchanges.on_offer(B, offer(99), b"", able=True)) == [ev.Respond]
+        exchanges.on_offer(B, offer(number), b"", 0.0, able=True)
+    assert exchanges.on_offer(B, offer(99), b"", 0.0, able=True)[0] == ev.Send(
+        B, Refusal(PayloadKind.OFFER, 99, "BUSY")
+    )
+    exchanges.on_answer_ready(B, 0, b"", 1, 0, 0, 0.0)
+    assert kinds(exchanges.on_offer(B, offer(99), b"", 0.0, able=True)) == [ev.Respond]
 
 
 def test_flapping_links_do_not_pile_up_work() -> None:
     """An offer stays in work until the worker is done with it, whatever becomes of its link."""
     exchanges = Exchanges()
     for number in range(50):
-        exchanges.on_offer(B, offer(number), b"", able=True)
+        exchanges.on_offer(B, offer(number), b"", 0.0, able=True)
         exchanges.on_link_down(B)
     assert exchanges.counts().answering == ANSWERING_MAX
 
@@ -222,7 +226,7 @@ def test_flapping_links_do_not_pile_up_work() -> None:
 def test_an_unreadable_offer_is_refused() -> None:
     """We have not moved; the asker may as well know."""
     exchanges = Exchanges()
-    exchanges.on_offer(B, offer(3), b"", able=True)
+    exchanges.on_offer(B, offer(3), b"", 0.0, able=True)
     refusal, _ = exchanges.on_offer_unreadable(B, 3, "DECODE_FAILED")
     assert refusal == ev.Send(B, Refusal(PayloadKind.OFFER, 3, "DECODE_FAILED"))
     assert exchanges.counts().answering == 0

@@ -39,6 +39,8 @@ UPDATE = msg.Update(KEY, "x:1", 0, msg.State.ALIVE, msg.Status())
         lambda: msg.Refusal(1, 1, "\x1b[2J"),
         lambda: msg.Header(msg.PayloadKind.OFFER, 0, 2**32, 0),
         lambda: msg.Header(msg.PayloadKind.OFFER, 0, 0, -1),
+        lambda: msg.Header(msg.PayloadKind.OFFER, 0, 0, 0, 2**32),
+        lambda: msg.Header(msg.PayloadKind.OFFER, 0, 0, 0, 0, -1),
     ],
 )
 def test_limits_hold(make) -> None:  # type: ignore[no-untyped-def]

@@ -57,6 +57,6 @@ def test_an_exchange_says_how_many_blocks_gave_momentum() -> None:
     exchanges = Exchanges()
     (pick,) = exchanges.begin(A, 0.5, 1.0, 0.0, with_momentum=True)
     assert pick == ev.PickBlocks(pick.exchange_id, 0.5, False, with_momentum=True)
-    exchanges.on_offer_ready(pick.exchange_id, b"body", 4)
+    exchanges.on_offer_ready(pick.exchange_id, b"body", 4, 0.0)
     (mixed,) = exchanges.on_mixed(pick.exchange_id, blocks=9, failed=2, now=1.0, momentum_mixed=6)
     assert (mixed.name, mixed.fields["momentum_mixed"]) == ("exchange_mixed", 6)

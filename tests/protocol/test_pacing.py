@@ -9,7 +9,6 @@ import pytest
 
 from gossip.protocol.events import Emit, SendPayload, SetPeriod, StepsDone
 from gossip.protocol.exchange import Exchanges
-from gossip.protocol.flow import Window
 from gossip.protocol.messages import Header, PayloadKind
 from gossip.protocol.node import NodeSettings
 from gossip.protocol.pacing import RATIO, RATIO_MAX, Figures, Pacing, decide
@@ -87,7 +86,7 @@ def pacing(exchanges: Exchanges, **settings: object) -> Pacing:
         "key": PEER, "address": "", "seeds": (), "fragments": 1, "samples_total": 10**9, **settings,
     }  # fmt: skip
     paced = Pacing(exchanges, NodeSettings(**chosen))  # type: ignore[arg-type]
-    paced.window.bytes = 1e6
+    paced.windows.ours.bytes = 1e6
     return paced
 
 
@@ -130,15 +129,6 @@ def test_an_alarm_doubles_the_blocks_and_goes_when_it_is_calm() -> None:
     assert run(paced, 0.03, 5, 10, distance=0.15) == [] and paced.decision.every_steps == usual / 2
     run(paced, 0.03, 5, 15, distance=0.05)
     assert paced.decision.every_steps == usual
-
-
-def test_a_queue_shrinks_the_window_and_a_slow_peer_does_not() -> None:
-    """A slow peer's round trips vary by a whole step of its own, but some are quick; a standing queue shows in all."""
-    quick, slow = Window(), Window()
-    for turn in range(60):
-        quick.on_round_trip(PEER, 0.05 + (0.0 if turn < 10 else 0.6), 10_000, 1e9)
-        slow.on_round_trip(PEER, 0.05 + (0.9, 0.2, 0.6, 0.1)[turn % 4], 10_000, 1e9)
-    assert quick.bytes < 40_000 < 100_000 < slow.bytes
 
 
 def test_a_debt_puts_an_exchange_off_until_it_is_paid() -> None:

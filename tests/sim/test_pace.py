@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -46,27 +46,83 @@ def test_a_cap_is_kept_and_used_over_any_ten_seconds(step_s: float, delay_s: flo
         assert 0.95 <= min(shares) <= max(shares) <= 1.05, (name, min(shares), max(shares))
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_a_slow_line_nobody_told_us_of_is_filled_without_a_queue(count: int) -> None:
-    """Probes go over the same line: were they behind seconds of payload, the healthy would be buried."""
-    network = NetworkModel(0.01, 0.005, upload_bytes_per_s=CAP)
-    swarm = swarm_of([Pace(0.0005, **MLP)] * count, network)
-    queues, begin = [], swarm.world.now()
-    before = {}
-    while swarm.world.now() < begin + 60:
-        swarm.run(0.1)
-        if swarm.world.now() > begin + 20:
-            hosts = swarm.network._hosts
-            before = before or {n.name: n.engine._ledger.total_bytes("sent") for n in swarm.alive()}
-            queues += [hosts[node.key].uplink.backlog_s() for node in swarm.alive()]
-    queues.sort()
-    uses = [(n.engine._ledger.total_bytes("sent") - before[n.name]) / (40 * CAP) for n in swarm.alive()]
-    print(f"{count} nodes: uses {uses}, queue median {queues[len(queues) // 2]:.2f} s, worst {queues[-1]:.2f} s")
-    assert queues[len(queues) // 2] < 0.35 and queues[len(queues) * 95 // 100] < 0.8
-    # Four nodes fill their lines (0.998 to 1.0). Of two, one stays at 0.79: the queue that both measure stands at the
-    # other's end, and nothing in a round trip tells at which.
-    assert min(uses) > (0.95 if count > 2 else 0.7) and max(uses) > 0.95
+def left_the_line(swarm: Swarm) -> dict[str, float]:
+    """Bytes each node's line has let through so far."""
+    hosts = swarm.network._hosts
+    return {
+        node.name: node.engine._ledger.total_bytes("sent") - hosts[node.key].uplink.backlog_bytes()
+        for node in swarm.alive()
+    }
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What lines that nobody told us of had to carry, from 20 s after the start on."""
+
+    uses: dict[str, list[float]]  # of each node's line, in every 10 s
+    queues_s: dict[str, list[float]]  # looked at 10 times a second
+    suspected: int
+
+
+def play_lines(rates: list[float], delay_s: float, step_s: float, seconds: int = 40) -> Lines:
+    swarm = Swarm(7, FREE, NetworkModel(delay_s, delay_s / 4))
+    for number, rate in enumerate(rates):
+        node = swarm.add(f"n{number}", ("n0",) if number else (), pace=Pace(step_s, **MLP))
+        swarm.network.uploads[node.key] = rate
+    assert swarm.run(20, lambda: all(node.node.phase == Phase.TRAINING for node in swarm.alive()))
+    swarm.run(20)
+    before = sum(len(node.said("member_suspect")) for node in swarm.alive())  # while all of them begin at once
+    let_through, queues = [left_the_line(swarm)], {node.name: [] for node in swarm.alive()}
+    for _ in range(seconds):
+        for _ in range(10):
+            swarm.run(0.1)
+            for node in swarm.alive():
+                queues[node.name].append(swarm.network._hosts[node.key].uplink.backlog_s())
+        let_through.append(left_the_line(swarm))
+    uses = {
+        f"n{number}": [
+            (later[f"n{number}"] - earlier[f"n{number}"]) / 10 / rate
+            for earlier, later in zip(let_through, let_through[10:], strict=False)
+        ]
+        for number, rate in enumerate(rates)
+    }
     assert not any(node.said("member_dead") for node in swarm.alive())
+    suspected = sum(len(node.said("member_suspect")) for node in swarm.alive()) - before
+    for name, used in uses.items():
+        queue = sorted(queues[name])
+        print(
+            f"{name}: {min(used):.3f} to {max(used):.3f}, queue {queue[len(queue) // 2]:.2f} s, worst {queue[-1]:.2f}"
+        )
+    return Lines(uses, queues, suspected)
+
+
+@pytest.mark.parametrize(
+    ("count", "delay_s", "step_s"),
+    [(2, 0.001, 0.0005), (2, 0.02, 0.0005), (2, 0.08, 0.0005), (2, 0.01, 0.02), (4, 0.001, 0.0005), (4, 0.08, 0.0005),
+     (4, 0.01, 0.02), (8, 0.01, 0.0005)],
+)  # fmt: skip
+def test_slow_lines_nobody_told_us_of_are_filled_without_a_queue(count: int, delay_s: float, step_s: float) -> None:
+    """Each its own, wherever the answers' queue stands; and probes go over the same line: none must be late."""
+    lines = play_lines([CAP] * count, delay_s, step_s)
+    for name in lines.uses:
+        queue = sorted(lines.queues_s[name])
+        assert min(lines.uses[name]) >= 0.95, name
+        assert queue[len(queue) // 2] < 0.25 and queue[len(queue) * 95 // 100] < 0.4, name
+    assert lines.suspected == 0
+
+
+@pytest.mark.parametrize("fast", [10 * CAP, math.inf])
+@pytest.mark.parametrize(("slow_count", "fast_count"), [(1, 1), (1, 3), (2, 2)])
+def test_who_has_a_slow_line_is_not_drowned_in_answers(slow_count: int, fast_count: int, fast: float) -> None:
+    """The fast could ask more of it than its line can answer: it is used to the full and its probes get through."""
+    lines = play_lines([CAP] * slow_count + [fast] * fast_count, 0.01, 0.0005)
+    for name in [f"n{number}" for number in range(slow_count)]:
+        queue = sorted(lines.queues_s[name])
+        assert min(lines.uses[name]) >= 0.95, name
+        assert queue[len(queue) // 2] < 0.4 and queue[len(queue) * 95 // 100] < 0.6, name
+    assert lines.suspected == 0
+    if fast < math.inf and fast_count > 1:
+        assert min(min(lines.uses[f"n{n}"]) for n in range(slow_count, slow_count + fast_count)) > 0.3
 
 
 @pytest.mark.parametrize("factor", [10, 100])
