@@ -25,7 +25,8 @@ class Saving:
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
         self._due_at = math.inf  # nothing to save before training has begun
-        self._lead_s = 0.0  # a save begins this much earlier, to be done in time
+        # A save begins this much earlier, to be done in time; the first one as if the disk were slow.
+        self._lead_s = LEAD_SHARE_MAX * every_s
         self._late_s = 0.0  # the one under way was asked for this much later than it was due
         self._is_under_way = False
         self._is_urgent = False
@@ -41,7 +42,7 @@ class Saving:
 
     def begin(self, now: float) -> None:
         """The node trains: from now on there is something to lose."""
-        self._due_at = min(self._due_at, now + self._every_s)
+        self._due_at = min(self._due_at, now + self._every_s - self._lead_s)
 
     def soon(self, now: float) -> None:
         """Something is new that must survive a crash of everybody: save at the next tick, if there is a state yet."""

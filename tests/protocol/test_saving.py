@@ -45,13 +45,15 @@ def test_what_cannot_wait_is_saved_at_once() -> None:
 def test_every_so_often_one_at_a_time() -> None:
     saving = Saving(60.0)
     saving.begin(100.0)
-    assert saving.next_deadline() == 160.0
-    assert saving.on_tick(159.0, notes) == []
-    assert saving.on_tick(160.0, notes) == [ev.SaveCheckpoint({"a": 1})]
-    skipped = saving.on_tick(220.0, notes)
+    first = saving.next_deadline()
+    assert 140.0 < first < 160.0, "how long the disk takes is not known yet"
+    assert saving.on_tick(first - 1.0, notes) == []
+    assert saving.on_tick(first, notes) == [ev.SaveCheckpoint({"a": 1})]
+    skipped = saving.on_tick(first + 60.0, notes)
     assert [effect.name for effect in skipped if isinstance(effect, ev.Emit)] == ["checkpoint_skipped"]
     assert saving.on_saved(SAVED)[0].name == "checkpoint_saved"  # type: ignore[union-attr]
-    assert saving.on_tick(280.0, notes) == [ev.SaveCheckpoint({"a": 1})]
+    assert saving.on_tick(first + 119.0, notes) == []
+    assert saving.on_tick(first + 120.0, notes) == [ev.SaveCheckpoint({"a": 1})]
 
 
 @pytest.mark.parametrize(("disk_s", "oldest_s"), [(0.1, 60.0), (10.0, 60.0), (30.0, 75.0)])
@@ -59,20 +61,20 @@ def test_what_a_kill_costs_is_one_interval_the_writing_included(disk_s: float, o
     """The state on the disk is of the moment its save began, and is all there is until the next one is whole."""
     saving = Saving(60.0)
     saving.begin(0.0)
-    begun = []
+    begun = [0.0]
     for _ in range(6):
         begun.append(saving.next_deadline())
         assert saving.on_tick(begun[-1], notes)
         saving.on_saved(ev.CheckpointSaved(step=8, bytes=100, copy_s=0.0, seconds=disk_s))
-    oldest = [after + disk_s - before for before, after in itertools.pairwise(begun[1:])]
-    assert oldest == pytest.approx([oldest_s] * len(oldest)), "and a slow disk is not written to all the time"
+    lost_s = [after + disk_s - before for before, after in itertools.pairwise(begun)]
+    assert max(lost_s) == pytest.approx(oldest_s), "and a slow disk is not written to all the time"
 
 
 def test_a_late_tick_is_told_with_the_checkpoint() -> None:
     """Whoever asks why a kill cost more than the interval finds the reason in the log."""
     saving = Saving(60.0)
     saving.begin(0.0)
-    saving.on_tick(60.5, notes)
+    saving.on_tick(saving.next_deadline() + 0.5, notes)
     (said,) = saving.on_saved(SAVED)
     assert isinstance(said, ev.Emit) and said.fields["late_s"] == 0.5
 

@@ -59,6 +59,10 @@ class Life:
         return cls(story, GossipProcess(*words, "--json", **more), len(story.events))
 
     @property
+    def is_first(self) -> bool:
+        return self._before == 0
+
+    @property
     def events(self) -> list[Event]:
         """Of this life."""
         self._story.read()
