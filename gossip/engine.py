@@ -82,7 +82,7 @@ class Engine:
                 (
                     ev.StartTraining, ev.StopTraining, ev.SetProgress, ev.SetLearningRate, ev.SetPeriod, ev.SetBatch,
                     ev.PickBlocks, ev.Respond, ev.Apply, ev.GiveUp, ev.Forget, ev.ReadFragment, ev.LoadFragment,
-                    ev.CompareDonors, ev.DropFragments, ev.Evaluate,
+                    ev.CompareDonors, ev.TakeFragments, ev.DropFragments, ev.Evaluate,
                 ),
                 on_trainer,
             ),

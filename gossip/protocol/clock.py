@@ -135,13 +135,24 @@ class SwarmClock:
         rate = self._speed.per_s(now) if self._is_stepping else 0.0
         return swarm | {"samples": self._speed.samples, "samples_per_s": min(rate, 1e11)}
 
+    def told(self) -> tuple[float, float] | None:
+        """Samples and run time as the members that hold a state read them, the lower medians; None without any."""
+        trained = self._trained()
+        if not trained:
+            return None
+        samples = _lower_median(member.status.swarm_samples for member in trained)
+        return samples, _lower_median(member.status.run_s for member in trained)
+
     # -- Inputs ----------------------------------------------------------------------------------------
 
     def begin(self, own_samples: int, now: float) -> None:
         """We begin to step: from the lower median of what the trained members read, or from where we were.
 
-        The very same reports are the entries' bases, so that nothing is counted twice.
+        The very same reports are the entries' bases, so that nothing is counted twice. Who begins once more, with a
+        newer state, goes not back either.
         """
+        if self.has_begun:
+            self._floor = self._samples, self._run_s
         self._speed.restart(own_samples, now)
         self._take_over(now)
         self.has_begun = self._is_stepping = True

@@ -1,8 +1,7 @@
 """Every input and every effect: the vocabulary of the system on two screens.
 
-Inputs come in through `Node.handle(input, now)`; effects go out and the engine executes them.
-Where an effect is answered, its docstring names the input that answers it. Payload bodies
-(`bytes`) pass through the core unread.
+Inputs come in through `Node.handle(input, now)`; effects go out and the engine executes them. Where an effect is
+answered, its docstring names the input that answers it. Payload bodies (`bytes`) pass through the core unread.
 """
 
 from __future__ import annotations
@@ -348,6 +347,11 @@ class CompareDonors:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeFragments:
+    """The swarm's state is about to be loaded over ours: keep ours aside."""
+
+
+@dataclass(frozen=True, slots=True)
 class DropFragments:
     """What was loaded is not to be trusted, or not complete: our state is again what it was before."""
 
@@ -392,5 +396,5 @@ class Finish:
 Effect = (
     Dial | TryAddress | HangUp | Send | SendPayload | StartTraining | StopTraining | SetProgress | SetLearningRate
     | SetPeriod | SetBatch | PickBlocks | Respond | Apply | GiveUp | Forget | ReadFragment | LoadFragment
-    | CompareDonors | DropFragments | Evaluate | SaveCheckpoint | MeasureTraffic | Emit | Finish
+    | CompareDonors | TakeFragments | DropFragments | Evaluate | SaveCheckpoint | MeasureTraffic | Emit | Finish
 )  # fmt: skip

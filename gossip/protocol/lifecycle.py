@@ -6,7 +6,6 @@ fragments it hears only what bears on that, and it gives the trainer nothing to 
 
 from __future__ import annotations
 
-import enum
 import random
 
 from gossip.protocol import events as ev
@@ -17,7 +16,7 @@ from gossip.protocol.membership import Membership
 from gossip.protocol.messages import MembersRequest, Phase
 from gossip.protocol.pacing import Pacing
 from gossip.protocol.progress import Progress
-from gossip.protocol.resuming import Choice, Resuming
+from gossip.protocol.resuming import Resuming, Source
 from gossip.protocol.saving import Saving
 from gossip.protocol.settings import NodeSettings
 from gossip.protocol.settling import Settling
@@ -25,14 +24,6 @@ from gossip.protocol.settling import Settling
 ADVICE = "a smaller learning rate may help"
 THE_RUN_IS_OVER = "the run is over"  # then why
 RAMP_EXCHANGES = 2  # a joiner's learning rate ramps up over this many exchange periods
-
-
-class Source(enum.Enum):
-    """Where our state comes from."""
-
-    OWN = "the first node's, or the one on our disk"
-    UNDECIDED = "there is one on our disk, and no word yet of how far the swarm is"
-    SWARM = "members give it"
 
 
 class Lifecycle:
@@ -65,7 +56,7 @@ class Lifecycle:
         self._pacing = pacing
         self._rng = rng
         self.joiner = self._new_joiner()
-        self.resuming = Resuming(membership, progress)
+        self.resuming = Resuming(progress)
         self.settling = Settling(membership)
         self._has_trained = False
         self._ramp_steps = 0
@@ -86,24 +77,28 @@ class Lifecycle:
     # -- A state to begin with -----------------------------------------------------------------------
 
     def start(self, now: float) -> list[ev.Effect]:
-        """Who founds a swarm trains at once. All others' seeds are being dialed."""
-        if self.source == Source.OWN:
-            return self._start_training(now, ramp_steps=0)
-        if self.source == Source.UNDECIDED:
+        """Who knows nobody trains at once. All others' seeds are being dialed."""
+        if self._settings.resumed:
             self.resuming.begin(self._settings.seeds, now)
-        return []
+        return self._start_training(now, ramp_steps=0) if self.source == Source.OWN else []
 
     def on_link_up(self, peer: bytes, now: float) -> list[ev.Effect]:
         effects = self.joiner.on_link_up(peer, now, self._links.up)
-        return effects + [ev.Send(peer, MembersRequest())] * (self.source == Source.UNDECIDED)
+        return effects + [ev.Send(peer, MembersRequest())] * (self.resuming.is_open and self.source != Source.SWARM)
 
     def on_link_refused(self, peer: bytes, address: str, now: float) -> list[ev.Effect]:
         self.resuming.on_refused(peer, address)
         return self._choose(now)
 
-    def on_members(self, now: float) -> list[ev.Effect]:
-        """A member has told us whom it knows."""
-        return self.joiner.on_members(now, self._links.up) + self._choose(now, heard=True)
+    def on_members(self, peer: bytes, now: float) -> list[ev.Effect]:
+        """`peer` has told us whom it knows."""
+        self.resuming.on_members(peer)
+        return self.joiner.on_members(now, self._links.up) + self._choose(now)
+
+    def on_news(self, reading: tuple[float, float], now: float) -> list[ev.Effect]:
+        """Somebody has spoken. reading: the clock as it was before."""
+        is_under_way = self.source == Source.OWN and self.phase in (Phase.TRAINING, Phase.PAUSED)
+        return self._take_the_swarms(now) if is_under_way and self.resuming.is_overtaken(reading) else []
 
     def on_donors_compared(self, event: ev.DonorsCompared, now: float) -> list[ev.Effect]:
         effects = self.joiner.on_compared(event, now, self._links.up)
@@ -111,20 +106,36 @@ class Lifecycle:
             return effects
         return effects + self._start_training(now, RAMP_EXCHANGES * self._pacing.decision.every_steps)
 
-    def _choose(self, now: float, heard: bool = False) -> list[ev.Effect]:
-        choice = self.resuming.choose(heard, now) if self.source == Source.UNDECIDED else None
-        if choice is None:
+    def _choose(self, now: float) -> list[ev.Effect]:
+        """Our own state or the swarm's, where that is open."""
+        if self.source != Source.UNDECIDED:
             return []
-        if choice == Choice.OWN:
-            self.source = Source.OWN
+        self.source = self.resuming.choose(now)
+        if self.source == Source.OWN:
             return self._start_training(now, ramp_steps=0)
+        return self._take_the_swarms(now) if self.source == Source.SWARM else []
+
+    def _take_the_swarms(self, now: float) -> list[ev.Effect]:
+        """Be a joiner, who keeps its own state until it has the swarm's."""
         self.source = Source.SWARM
         self.joiner = self._new_joiner()
-        note = ev.Emit("far_behind", {"step": self.done.steps, "progress": round(self._progress.fraction, 4)})
-        return [note, *self.joiner.on_members(now, self._links.up)]
+        there = self._progress.told() or self._progress.reading
+        note = ev.Emit("far_behind", {"step": self.done.steps, "progress": round(self._progress.share(there), 4)})
+        return [note, *self._step_back(now), ev.TakeFragments(), *self.joiner.on_tick(now, self._links.up)]
+
+    def _step_back(self, now: float) -> list[ev.Effect]:
+        """Who has begun already exchanges no more, gives nothing and saves nothing until it begins again."""
+        if not self.is_trained:
+            return []
+        self._has_trained = False
+        self._saving.suspend()
+        self._progress.pause(now)
+        self._enter(Phase.JOINING)
+        return [ev.StopTraining(), *self._membership.tell_now(self._links.up)]
 
     def _go_on_alone(self, now: float) -> list[ev.Effect]:
         """Whoever was to give us the swarm's state is gone: ours has to do."""
+        self.resuming.close()
         self.source = Source.OWN
         self.joiner = self._new_joiner()
         effects: list[ev.Effect] = [ev.Emit("state_given_up", {"why": "no donor is left"}), ev.DropFragments()]

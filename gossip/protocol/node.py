@@ -150,9 +150,10 @@ class Node:
 
     def _on_message_received(self, event: ev.MessageReceived, now: float) -> list[ev.Effect]:
         self.progress.advance(now)  # what we answer tells the clock as it is now
-        before = self.membership.incarnation
+        before, reading = self.membership.incarnation, self.progress.reading
         effects = self.membership.on_heard(event.peer, now)
         effects += self._on_message(event.peer, event.message, now)
+        effects += self.life.on_news(reading, now)
         if self.membership.incarnation != before:  # a suspicion of us is refuted: that cannot wait
             effects += self.membership.tell_now(self.links.up)
         return effects + (self.commands.on_contact(event.peer, now) if event.peer in self.links.up else [])
@@ -174,7 +175,7 @@ class Node:
                 return self.links.on_parting(peer)
             case msg.Members(updates):
                 self.links.on_members(peer, updates, now)
-                return self._on_updates(peer, updates, now) + self.life.on_members(now)
+                return self._on_updates(peer, updates, now) + self.life.on_members(peer, now)
             case msg.DialBackRequest() | msg.DialBack():
                 return self.links.reachability.on_message(peer, message, now)
             case msg.FragmentRequest(index):

@@ -50,7 +50,21 @@ class Progress:
     @property
     def fraction(self) -> float:
         """0 at the start, 1 when the run is over."""
-        return min(1.0, max(self._clock.samples / self.samples_total, self._clock.run_s / self._time_s))
+        return self.share(self.reading)
+
+    @property
+    def reading(self) -> tuple[float, float]:
+        """The swarm's samples, and how long the run has gone on."""
+        return self._clock.samples, self._clock.run_s
+
+    def told(self) -> tuple[float, float] | None:
+        """The same as those read it that hold a state; None without any."""
+        return self._clock.told()
+
+    def share(self, reading: tuple[float, float]) -> float:
+        """How much of the run that is, by the length it has now; 1 when it is over."""
+        samples, run_s = reading
+        return min(1.0, max(samples / self.samples_total, run_s / self._time_s))
 
     @property
     def end(self) -> str:

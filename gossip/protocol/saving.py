@@ -44,6 +44,10 @@ class Saving:
         """The node trains: from now on there is something to lose."""
         self._due_at = min(self._due_at, now + self._every_s - self._lead_s)
 
+    def suspend(self) -> None:
+        """What we hold is no state any more until `begin` is called again."""
+        self._due_at = math.inf
+
     def soon(self, now: float) -> None:
         """Something is new that must survive a crash of everybody: save at the next tick, if there is a state yet."""
         if self._due_at < math.inf:

@@ -203,12 +203,14 @@ class Trainer:
         """Part of our state for a joiner; None while it holds a number that is not finite."""
         return self.mixer.fragment(self.x, self.momentum, index)
 
+    def take_fragments(self) -> None:
+        """A newer state is about to be loaded over ours, which is kept until it is whole and trusted."""
+        self._patchwork, self._before = Patchwork(self.mixer.n_blocks), self.state()
+
     def load_fragment(self, index: int, peer: bytes, fragment: Fragment, keep: bool) -> None:
         """Take over a donor's part of the state. keep: hold it beside x too, to be compared with another's."""
         if self._patchwork is None:
             return  # it was on its way here when we went on without
-        if self.steps and self._before is None:
-            self._before = self.state()
         self.mixer.load_fragment(self.x, self.momentum, fragment)
         self._patchwork.note(index, peer, fragment, keep)
 

@@ -65,6 +65,7 @@ class Work:
             ev.Forget: lambda e: [self._on_trainer(lambda: trainer.forget(e.exchange_id))],
             ev.ReadFragment: self._read_fragment,
             ev.LoadFragment: self._load_fragment,
+            ev.TakeFragments: lambda e: [self._on_trainer(trainer.take_fragments)],
             ev.DropFragments: lambda e: [self._on_trainer(trainer.drop_fragments)],
             ev.CompareDonors: lambda e: [Stage(Where.TRAINER, lambda _: trainer.compare_donors(e.donors))],
             ev.SetProgress: lambda e: [self._on_trainer(lambda: setattr(trainer, "progress", e.progress))],

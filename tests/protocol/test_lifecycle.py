@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -12,13 +13,13 @@ from hypothesis import strategies as st
 from gossip.protocol import events as ev
 from gossip.protocol.commands import Commands
 from gossip.protocol.exchange import Exchanges
-from gossip.protocol.lifecycle import Lifecycle, Source
+from gossip.protocol.lifecycle import Lifecycle
 from gossip.protocol.links import Links
 from gossip.protocol.membership import Membership
 from gossip.protocol.messages import Command, FragmentRequest, Header, PayloadKind, Phase, State, Status, Update
 from gossip.protocol.pacing import Pacing
 from gossip.protocol.progress import Progress
-from gossip.protocol.resuming import Resumed
+from gossip.protocol.resuming import Resumed, Source
 from gossip.protocol.saving import Saving
 from gossip.protocol.settings import NodeSettings
 
@@ -65,9 +66,10 @@ class Life:
         """`peer`, whose link is up, tells what it knows."""
         self.links.up.setdefault(peer, self.now)
         self.sequence += 1
+        reading = self.progress.reading
         status = Status(self.sequence, phase=phase, samples=samples, swarm_samples=samples)
         self.membership.on_updates(peer, (Update(peer, "x:1", 0, State.ALIVE, status), *others), self.now)
-        return self.do(self.machine.on_members(self.now))
+        return self.do([*self.machine.on_members(peer, self.now), *self.machine.on_news(reading, self.now)])
 
     def wait(self, seconds: float) -> list[ev.Effect]:
         self.now += seconds
@@ -167,6 +169,26 @@ def test_who_waits_for_the_swarms_state_and_loses_it_goes_on_from_its_own() -> N
         back.wait(1.0)
     assert back.machine.source == Source.OWN and back.machine.phase == Phase.TRAINING
     assert back.said() == ["far_behind", "state_given_up", "training"] and ev.DropFragments() in back.effects
+
+
+def test_who_turns_to_the_swarm_late_steps_back_and_begins_again() -> None:
+    """Not a donor meanwhile, not a partner, and nothing is saved that is half of one state and half of another."""
+    back = Life(SEEDS, BACK)
+    back.wait(2.0)
+    assert back.machine.phase == Phase.TRAINING and back.saving.next_deadline() < math.inf
+    turn = back.hear(A, Phase.TRAINING, samples=TOTAL // 2)
+    assert back.machine.phase == back.membership.status.phase == Phase.JOINING and not back.machine.has_state
+    assert back.saving.next_deadline() == math.inf
+    stop, take = (turn.index(effect) for effect in (ev.StopTraining(), ev.TakeFragments()))
+    assert (
+        stop < take < next(n for n, e in enumerate(turn) if isinstance(e, ev.Send) and e.message == FragmentRequest(0))
+    )
+    place = back.progress.reading
+    back.give_state()
+    assert back.machine.phase == Phase.TRAINING and back.progress.reading >= place
+    assert back.said() == ["training", "far_behind", "donors_compared", "state_received", "training"]
+    assert back.saving.next_deadline() < math.inf
+    assert back.hear(A, Phase.TRAINING, samples=TOTAL * 3 // 4) == [], "once"
 
 
 INPUTS = st.sampled_from(

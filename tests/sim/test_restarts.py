@@ -8,7 +8,7 @@ import pytest
 
 from gossip.protocol.messages import Phase
 from gossip.sim.idle import Pace
-from gossip.sim.swarm import Swarm, SwarmSettings
+from gossip.sim.swarm import SimNode, Swarm, SwarmSettings
 
 SEED = 5
 
@@ -24,6 +24,10 @@ def swarm_of(count: int, seed: int = SEED, **settings: float) -> Swarm:
 
 def all_train(swarm: Swarm) -> bool:
     return all(node.node.phase == Phase.TRAINING for node in swarm.alive())
+
+
+def mixed(node: SimNode) -> int:
+    return node.node.exchanges.completed + node.node.exchanges.answered
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -76,6 +80,83 @@ def test_who_was_away_for_long_takes_the_swarms_state() -> None:
     assert swarm.run(5, lambda: back.node.phase == Phase.TRAINING)
     assert back.said("far_behind") and back.said("state_received")
     assert back.node.membership.status.samples >= samples > 0
+
+
+def test_a_swarm_that_turns_up_late_is_far_ahead_all_the_same() -> None:
+    """The machine is up before its network: what it has begun alone is left for the swarm's state, and not mixed in."""
+    swarm = swarm_of(4, samples_total=2_000_000)
+    swarm.run(5)
+    swarm.kill("n2")
+    samples = swarm.nodes["n2"].disk.samples
+    swarm.run(20)
+    swarm.cut(("n2",), ("n0", "n1", "n3"))
+    back = swarm.restart("n2")
+    before = mixed(back)
+    assert swarm.run(2.5, lambda: back.node.phase == Phase.TRAINING), "who knows whether anybody is left"
+    swarm.run(4)
+    swarm.network.heal()
+    assert swarm.run(10, lambda: bool(back.said("far_behind")))
+    assert back.node.phase == Phase.JOINING and mixed(back) == before, "not one exchange with what is old"
+    assert swarm.run(5, lambda: back.node.phase == Phase.TRAINING) and back.said("state_received")
+    assert len(back.said("far_behind")) == 1 and len(back.said("training")) == 2 and not back.said("resumed")
+    others = [node.node.progress.fraction for node in swarm.alive()]
+    assert max(others) - back.node.progress.fraction < 0.02
+    assert back.node.membership.status.samples > samples > 0
+    swarm.run(10)
+    assert swarm.views_agree() and all_train(swarm) and back.disk.samples > samples, "and it is saved again"
+
+
+def test_halves_that_have_both_gone_far_keep_what_they_have() -> None:
+    """Nobody throws away what it trained on: only who has hardly begun since it came back yields."""
+    swarm = swarm_of(5, samples_total=1_000_000)
+    swarm.run(3)
+    for name in ("n3", "n4"):
+        swarm.kill(name)
+    swarm.cut(("n0", "n1", "n2"), ("n3", "n4"))
+    back = [swarm.restart(name) for name in ("n3", "n4")]
+    swarm.run(20)
+    swarm.network.heal()
+    assert swarm.run(60, swarm.views_agree)
+    swarm.run(5)
+    assert all_train(swarm) and not any(node.said("far_behind") for node in back)
+
+
+@pytest.mark.parametrize("lost", [(), ("n3",)])
+def test_a_swarm_that_comes_back_at_once_trains_within_seconds(lost: tuple[str, ...]) -> None:
+    """All are undecided, and nobody waits for a state that nobody has; one that never comes back is not waited for."""
+    swarm = swarm_of(6)
+    swarm.run(10)
+    for name in swarm.nodes:
+        swarm.kill(name)
+    living = tuple(name for name in swarm.nodes if name not in lost)
+    swarm.cut(lost, living)
+    back = [swarm.restart(name) for name in living]
+    assert swarm.run(2.5 if lost else 0.5, lambda: all_train(swarm))
+    swarm.run(5)
+    assert all_train(swarm) and not any(node.said("far_behind") for node in back)
+    assert swarm.run(20, swarm.views_agree)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_however_a_swarm_comes_back_somebody_goes_on(seed: int) -> None:
+    """Disks of different age, drawn moments, links that come up late: all train again, and nobody waits for nobody."""
+    draw = random.Random(seed)
+    swarm = swarm_of(5, seed, samples_total=4_000_000)
+    names = draw.sample(list(swarm.nodes), 5)
+    for name in names:
+        swarm.run(draw.uniform(2.0, 15.0))
+        swarm.kill(name)
+    late = draw.choice(names)
+    swarm.cut((late,), tuple(name for name in names if name != late))
+    for name in draw.sample(names, 5):
+        swarm.run(draw.choice([0.0, draw.uniform(0.0, 3.0)]))
+        swarm.restart(name)
+    swarm.run(draw.uniform(0.0, 4.0))
+    swarm.network.heal()
+    assert swarm.run(30, lambda: swarm.views_agree() and all_train(swarm)), f"seed {seed}"
+    swarm.run(10)
+    assert all_train(swarm) and all(len(node.said("far_behind")) <= 1 for node in swarm.alive())
+    assert not all(node.said("far_behind") for node in swarm.alive())
 
 
 def test_a_swarm_that_lost_power_goes_on_where_it_stood() -> None:

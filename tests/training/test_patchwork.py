@@ -117,6 +117,7 @@ def test_a_node_that_comes_back_goes_on_with_its_own_state_if_the_swarms_never_c
     """Half a state, or an untrusted one, must not be what it trains on; nor what arrives when it has given up."""
     back = make_trainer(2, steps=20)
     x, momentum = back.x.copy(), back.momentum.copy()
+    back.take_fragments()
     give(donor, back, 0, A, keep=True, scale=1_000.0)
     assert not np.array_equal(back.x, x)
     back.drop_fragments()
@@ -129,6 +130,7 @@ def test_who_leaves_with_the_swarms_state_saves_that_and_else_its_own(donor: Tra
     for is_whole in (True, False):
         back = make_trainer(2, steps=20)
         own = back.x.copy()
+        back.take_fragments()
         for index in (0, 1) if is_whole else (0,):
             give(donor, back, index, A, keep=True)
         back.end_loading(is_whole)
