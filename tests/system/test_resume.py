@@ -267,3 +267,67 @@ def test_a_disk_that_does_not_take_the_model_fails_the_run_with_a_result(
     (finished,) = node.all("finished")
     assert finished["outcome"] == "failed" and "model.safetensors: cannot be written" in finished["why"]
     assert "Traceback" not in node.err.read_text()
+
+
+def latest(process: GossipProcess) -> Event:
+    return event_of_this_life(process, "status") and process.all("status")[-1]
+
+
+def wait_until_ahead(process: GossipProcess, share: float, within_s: float = 60.0) -> None:
+    """Until it has gone on by so much of the run."""
+    goal = latest(process)["progress"] + share
+    process.wait_for("status", within_s, when=lambda e: e["progress"] > goal)
+
+
+def check_far_behind(back: GossipProcess) -> None:
+    """It has taken the swarm's state, and is who it was."""
+    restored = event_of_this_life(back, "restored")
+    lives = back.all("started")
+    assert lives[0]["key"] == lives[1]["key"] and lives[1]["incarnation"] == lives[0]["incarnation"] + 1
+    behind, received = event_of_this_life(back, "far_behind"), event_of_this_life(back, "state_received")
+    training = back.wait_for("training", when=lambda e: e["t"] >= received["t"])
+    assert behind["step"] >= restored["step"] > 0 and training["progress"] >= behind["progress"] - 0.001
+    status = back.wait_for("status", when=lambda e: e["t"] > training["t"])
+    assert status["samples"] >= restored["samples"] and status["swarm_samples"] > restored["samples"]
+
+
+@pytest.mark.slow
+def test_who_was_away_for_long_comes_back_with_the_swarms_model(
+    start: Start, start_node: Start, write_spec: WriteSpec
+) -> None:
+    """Killed, and back when much of the run has passed: no old model is mixed in, and the end is the same for all."""
+    first = start_node(write_spec(train_time="40 s", **LOCAL), name="first")
+    others = [start_node("--join", first.ticket(), "--json", name=name) for name in ("second", "third")]
+    for node in others:
+        node.wait_for("exchange_mixed")
+    wait_until(lambda: knows_somebody(first), 20.0, "the founder noted its members")
+    wait_for_checkpoint(first)
+    kill(first)
+    wait_until_ahead(others[0], 0.15)
+    back = start("node", "--run-dir", first.run, "--json", name="first")
+    check_far_behind(back)
+    results = [node.result(60.0) for node in (back, *others)]
+    assert [result["outcome"] for result in results] == 3 * ["finished"]
+    accuracies = [result["accuracy"] for result in results]
+    assert max(accuracies) - min(accuracies) < 0.005 and min(accuracies) > 0.5
+
+
+@pytest.mark.slow
+def test_a_swarm_that_answers_late_is_followed_all_the_same(
+    start: Start, start_node: Start, write_spec: WriteSpec
+) -> None:
+    """Its only member stands still while we come back: we go on alone, until it speaks and is far ahead."""
+    first = start_node(write_spec(train_time="300 s", **LOCAL), name="first")
+    second = start_node("--join", first.ticket(), name="second")
+    second.wait_for("exchange_mixed")
+    wait_until(lambda: knows_somebody(first), 20.0, "the founder noted its members")
+    wait_for_checkpoint(first)
+    kill(first)
+    wait_until_ahead(second, 0.06)
+    second.interrupt(signal.SIGSTOP)
+    back = start("node", "--run-dir", first.run, name="first")
+    alone = event_of_this_life(back, "training")
+    second.interrupt(signal.SIGCONT)
+    check_far_behind(back)
+    assert event_of_this_life(back, "far_behind")["t"] > alone["t"]
+    event_of_this_life(back, "exchange_mixed")
