@@ -32,7 +32,7 @@ class Machine:
         return ("ip", "netns", "exec", self.name)
 
     def tcp_bytes(self) -> dict[str, int]:
-        """Bytes inside TCP so far, by the interface's own counters."""
+        """Bytes inside TCP so far, by the interface's own counters; and all that went out."""
         names = ("tx_bytes", "tx_packets", "rx_bytes", "rx_packets")
         files = [f"/sys/class/net/{self.name}/statistics/{name}" for name in names]
         text = subprocess.run([*self.prefix, "cat", *files], check=True, capture_output=True, text=True).stdout
@@ -40,7 +40,13 @@ class Machine:
         return {
             "sent": count["tx_bytes"] - PACKET_HEADER_BYTES * count["tx_packets"],
             "received": count["rx_bytes"] - PACKET_HEADER_BYTES * count["rx_packets"],
+            "line": count["tx_bytes"],  # packet headers included
         }
+
+    def slow_down(self, rate: str) -> None:
+        """Let its line carry no more than `rate` (as tc says it: 1mbit) outwards; the rest waits, up to 3 s of it."""
+        shape = ("tc", "qdisc", "add", "dev", self.name, "root", "tbf", "rate", rate, "burst", "5kb", "latency", "3s")
+        subprocess.run([*self.prefix, *shape], check=True, capture_output=True)
 
 
 def ip(*words: str) -> None:

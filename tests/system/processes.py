@@ -123,6 +123,11 @@ class GossipProcess:
     def ticket(self) -> str:
         return self.wait_for_text("gossip node --join ")
 
+    def waited_for_cpu_s(self) -> float:
+        """How long its main thread could have run and was not let, since its start."""
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
+
     def story(self) -> str:
         """Its last words, for a failure."""
         events = [json.dumps(event)[:300] for event in self.events[-12:]]
