@@ -103,10 +103,13 @@ class Life:
 class Loss:
     """The training of one life that the disk knows nothing of."""
 
-    def __init__(self, lost_s: float, write_s: float, late_s: float) -> None:
+    def __init__(self, lost_s: float, write_s: float, late_s: float, silent_s: float) -> None:
         self.lost_s = lost_s  # since the state on the disk was copied
         self.write_s = write_s  # the longest save of this life
         self.late_s = late_s  # the latest that one was asked for, after it was due
+        # From its last word to the kill. A node that trains among others has many a second: it was starved, or a step
+        # took that long.
+        self.silent_s = silent_s
 
     @classmethod
     def of(cls, events: list[Event], killed_at: float) -> Loss:
@@ -115,7 +118,8 @@ class Loss:
         began = [event["t"] for event in events if event["event"] == "training"]
         since = saved[-1]["t"] - saved[-1].get("seconds", 0.0) if saved else (began or [killed_at])[0]
         writes, lates = ([event.get(key, 0.0) for event in saved] for key in ("seconds", "late_s"))
-        return cls(killed_at - since, max(writes, default=0.0), max(lates, default=0.0))
+        silent_s = killed_at - events[-1]["t"] if events else 0.0
+        return cls(killed_at - since, max(writes, default=0.0), max(lates, default=0.0), silent_s)
 
 
 class Losses:
@@ -135,10 +139,10 @@ class Losses:
         return len(self._all)
 
     def report(self) -> dict[str, Any]:
-        """How much, and, of the worst, why: the save that had not ended took so long, or was asked for so late.
+        """How much, and, of the worst, why: saves took so long, were asked for so late, or nothing went on at all.
 
-        What is not explained by the two passed before a step had ended and the disk's thread was free, or in the
-        save during which the kill fell, of which no event tells.
+        What is not explained by these passed before a step had ended and the disk's thread was free, or in the save
+        during which the kill fell, of which no event tells.
         """
         worst = max(self._all, key=lambda loss: loss.lost_s)
         return {
@@ -148,6 +152,7 @@ class Losses:
             "worst_beyond_interval_s": round(max(0.0, worst.lost_s - INTERVAL_S), 3),
             "worst_write_s": round(worst.write_s, 3),
             "worst_late_s": round(worst.late_s, 3),
+            "worst_silent_s": round(worst.silent_s, 3),
             "longest_write_s": round(max(loss.write_s for loss in self._all), 3),
             "longest_late_s": round(max(loss.late_s for loss in self._all), 3),
         }
