@@ -175,7 +175,7 @@ def train(
 @run_dir
 @as_json
 def demo(run_dir: Path | None, as_json: bool) -> None:
-    """One minute: four nodes, three digits each, joins, a kill and a goodbye; together they read all ten."""
+    """Half a minute: four nodes, three digits each, joins, a kill and a goodbye; together they read all ten."""
     from gossip.demo import run_demo
 
     result = run_demo(run_dir)

@@ -1,4 +1,4 @@
-"""The main job in one minute: six lives of a swarm whose nodes know three digits each.
+"""The main job in half a minute: six lives of a swarm whose nodes know three digits each.
 
 Four nodes start; two more join at a third of the run; at half of it the very first node is killed
 without a goodbye, and another leaves with one. The four that stay hold all ten digits together.

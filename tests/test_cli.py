@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gossip import cli
+from gossip.commands.background import words_of
 from gossip.errors import GossipError
 from gossip.inspect import _print_confusion
 from gossip.launcher import Launcher
@@ -83,3 +84,10 @@ def test_class_names_of_a_swarm_are_taken_as_they_are(capsys: pytest.CaptureFixt
     assert "[/x]" in text
     assert "b?[2J" in text
     assert "\x1b" not in text
+
+
+def test_the_background_gets_every_word_that_was_given() -> None:
+    """Shard 0 is a shard, though Python's 0 equals False: without it a detached node drew one from its key."""
+    given = ["a.toml", "--shard", "0", "--fresh", "--upload", "1 mbit/s"]
+    context = cli.node.make_context("node", [*given, "--detach"])
+    assert sorted(words_of(context)) == sorted(given)

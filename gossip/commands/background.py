@@ -19,7 +19,8 @@ def words_of(context: click.Context) -> list[str]:
     words = []
     for parameter in context.command.params:
         value = context.params.get(parameter.name or "")
-        if parameter.name in NOT_PASSED_ON or value in (None, "", False):
+        is_given = value not in (None, "") and value is not False  # shard 0 is given, though 0 == False
+        if parameter.name in NOT_PASSED_ON or not is_given:
             continue
         if isinstance(parameter, click.Option):
             words.append(parameter.opts[0])
