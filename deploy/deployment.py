@@ -11,7 +11,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import msgspec
@@ -57,6 +57,7 @@ class Deployment(msgspec.Struct, kw_only=True):
     nodes: list[PlannedNode]
     has_begun: bool = False  # a first node was started: from then on nodes join
     ticket: str = ""
+    unreached: list[str] = []  # labels of hosts that have never answered: nothing of ours can be there
 
     def host(self, label: str) -> Host:
         return next(host for host in self.hosts if host.label == label)
@@ -65,19 +66,33 @@ class Deployment(msgspec.Struct, kw_only=True):
         return [node for node in self.nodes if node.host == host.label]
 
     def plan(self, host: Host, shards: int) -> None:
-        """Add the host, or to its slots. Names and shards go on from the last node's. Raises SpecError."""
+        """Add the host, or to its slots. Nodes get the first free names, and shards by them. Raises SpecError."""
         known = [other for other in self.hosts if other.label == host.label]
         have = len(self.nodes_on(host))
         if host.slots < have:
             raise SpecError(
-                f"{host.target}: {have} nodes are deployed there, slots={host.slots} would be fewer; down first"
+                f"{host.target}: {have} nodes are deployed there, slots={host.slots} would be fewer; down --purge first"
             )
         if len(self.nodes) + host.slots - have > NODES_MAX:
             raise SpecError(f"more than {NODES_MAX} nodes in one deployment; use fewer slots")
         self.hosts = [host if other.label == host.label else other for other in self.hosts] + [host] * (not known)
-        for slot in range(have, host.slots):
-            number = len(self.nodes)
+        if not known:
+            self.unreached.append(host.label)
+        taken = {node.name for node in self.nodes}
+        free = (number for number in range(NODES_MAX) if f"n{number}" not in taken)
+        for slot, number in zip(range(have, host.slots), free, strict=False):
             self.nodes.append(PlannedNode(name=f"n{number}", host=host.label, slot=slot, shard=number % shards))
+
+    def has_reached(self, labels: Collection[str]) -> None:
+        """These hosts have answered."""
+        self.unreached = [label for label in self.unreached if label not in labels]
+
+    def forget_unreached(self, but: Collection[str] = ()) -> None:
+        """Hosts that never answered, and their nodes: a name mistyped once must not be asked for ever."""
+        gone = [label for label in self.unreached if label not in but]
+        self.hosts = [host for host in self.hosts if host.label not in gone]
+        self.nodes = [node for node in self.nodes if node.host not in gone]
+        self.unreached = [label for label in self.unreached if label not in gone]
 
 
 class StateFolder:

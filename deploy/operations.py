@@ -58,9 +58,12 @@ class Operations:
         May be called again and again: what is done is found done. Raises GossipError where no host can go on.
         """
         wheel = self._kept_wheel()
+        self._wheelhouse()  # what is wrong there is said before a wheel is built
         built = wheel if only and wheel else self._build()
         with self._board() as board:
             seen = self._on_hosts(self.deployment.hosts, board, lambda host, news: self._call(host, news, "probe"))
+            self.deployment.has_reached(seen.answers)
+            self.state.save(self.deployment)
             live = [node for node in seen.nodes() if node["pid"]]
             wheel = self._choose_wheel(built, bool(live))
             wheels = self._wheels_to_send(wheel)
@@ -123,9 +126,12 @@ class Operations:
 
     def _wheels_to_send(self, wheel: Path) -> list[Upload]:
         """Ours first, then the wheelhouse's."""
+        return [Upload.of(path) for path in (wheel, *self._wheelhouse())]
+
+    def _wheelhouse(self) -> list[Path]:
+        """The wheels of the dependencies. Raises SpecError where there are none."""
         house = self.deployment.options.wheelhouse
-        paths = [path for path in wheels_in(Path(house)) if not path.name.startswith("gossip_sgd-")] if house else []
-        return [Upload.of(path) for path in (wheel, *paths)]
+        return [path for path in wheels_in(Path(house)) if not path.name.startswith("gossip_sgd-")] if house else []
 
     def _start(self, board: Board, seen: Outcome, hosts: list[Host]) -> Outcome:
         """Start the nodes that should run on these hosts.
@@ -178,11 +184,12 @@ class Operations:
 
     def _stored_ticket(self, seen: Outcome) -> str:
         """Of a swarm that may live on where nobody can be asked; "" where there is none. Raises GossipError."""
-        if not (self.deployment.has_begun and seen.failures):
+        lost = seen.failures.keys() - set(self.deployment.unreached)
+        if not (self.deployment.has_begun and lost):
             return ""
         if self._seconds_left(self.deployment.ticket) > 0:
             return self.deployment.ticket
-        names = ", ".join(sorted(self.deployment.host(label).name for label in seen.failures))
+        names = ", ".join(sorted(self.deployment.host(label).name for label in lost))
         raise GossipError(
             f"the swarm may live on where nobody can be asked ({names}); bring those back, or begin anew: down --purge"
         )
@@ -207,9 +214,8 @@ class Operations:
             if tried.answers:
                 wanted[host.label].remove(first)
                 return outcome
-        raise GossipError("no first node: " + "; ".join(
-            f"{self.deployment.host(label).target}: {error}" for label, error in outcome.failures.items()
-        ))  # fmt: skip
+        failed = ", ".join(self.deployment.host(label).target for label in outcome.failures)
+        raise GossipError(f"no first node: none started on {failed}, see above; put one right and run the same again")
 
     def _start_on(self, host: Host, news: News, nodes: list[PlannedNode], ticket: str) -> dict[str, Any]:
         """Start these nodes there. Raises HostError where one of them did not get ready."""
@@ -311,7 +317,8 @@ class Operations:
         """Every node says goodbye; purge also removes what was installed and kept there."""
         with self._board() as board:
             work = lambda host, news: self._call(host, news, "stop", goodbye_s=GOODBYE_S, purge=purge)  # noqa: E731
-            outcome = self._on_hosts(self.deployment.hosts, board, work)
+            hosts = [host for host in self.deployment.hosts if host.label not in self.deployment.unreached]
+            outcome = self._on_hosts(hosts, board, work)
             for label, answer in outcome.answers.items():
                 goodbyes = [name for name in answer["stopped"] if name not in answer["killed"]]
                 parts = [f"{', '.join(goodbyes)} said goodbye"] if goodbyes else []

@@ -88,6 +88,7 @@ def up(
                     "down --purge"
                 )
             deployment.options = options
+            deployment.forget_unreached(but=[host.label for host in hosts])
         else:
             deployment = Deployment(
                 name=state.name, spec_hash=experiment.hash.hex(), options=options, hosts=[], nodes=[]
@@ -110,7 +111,12 @@ def add(host: tuple[str, ...], name: str) -> None:
         newcomer = parse_host(list(host), "add")
         deployment.plan(newcomer, state.shards())
         state.save(deployment)
-        _report_up(Operations(state, deployment, Console(highlight=False)), (newcomer.label,))
+        try:
+            _report_up(Operations(state, deployment, Console(highlight=False)), (newcomer.label,))
+        finally:
+            if newcomer.label in deployment.unreached:
+                deployment.forget_unreached(but=set(deployment.unreached) - {newcomer.label})
+                state.save(deployment)
 
 
 @cli.command()
@@ -234,7 +240,8 @@ def down(name: str, purge: bool) -> None:
     state = _state(name)
     with state.alone():
         operations = Operations(state, state.load(), Console(highlight=False))
-        _refuse_failures(operations, operations.take_down(purge), "reached")
+        advice = f"; once they are back: the same again; without them: rm -r {state.path}" if purge else ""
+        _refuse_failures(operations, operations.take_down(purge), "reached", advice)
 
 
 def _state(name: str) -> StateFolder:

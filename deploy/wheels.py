@@ -37,7 +37,11 @@ def build_wheel(goal: Path) -> Path:
         wheels = sorted(made.glob("*.whl")) if made.is_dir() else []
         if result.returncode != 0 or len(wheels) != 1:
             words = (result.stderr or result.stdout).strip().splitlines() or [f"exit status {result.returncode}"]
-            raise GossipError(f"cannot build the wheel of {CHECKOUT}: {words[-1]}")
+            errors = [word for word in words if word.lstrip().startswith("ERROR: ")]  # the last line is pip's advice
+            raise GossipError(
+                f"cannot build the wheel of {CHECKOUT}: {(errors or words)[-1].strip()}; without internet: "
+                "pip install 'setuptools>=77' beforehand"
+            )
         goal.mkdir(parents=True, exist_ok=True)
         for old in goal.glob("*.whl"):
             old.unlink()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deployment import StateFolder
+from deployment import Deployment, Options, StateFolder
+from hostfile import parse_hostfile
 
 from gossip.owner import load_owner_key
 from gossip.spec import load
@@ -31,3 +32,24 @@ def test_an_experiment_that_names_its_owner_keeps_him(tmp_path: Path) -> None:
     state = StateFolder(tmp_path, "lab")
     assert state.owned(EXPERIMENT.owned_by("5a" * 32)).owner == "5a" * 32
     assert not state.owner_key.exists()
+
+
+def test_a_host_that_never_answered_can_be_forgotten(tmp_path: Path) -> None:
+    """A mistyped name stays nobody's fault for ever: corrected, its node and shard go to the right machine."""
+    deployment = Deployment(name="lab", spec_hash="", options=Options(), hosts=[], nodes=[])
+    for host in parse_hostfile("lab1\nlbb2\nlab3 slots=2", "hosts"):
+        deployment.plan(host, 4)
+    deployment.has_reached(["lab1", "lab3"])
+    state = StateFolder(tmp_path, "lab")
+    state.save(deployment)
+    deployment = state.load()
+    assert deployment.unreached == ["lbb2"]
+
+    deployment.forget_unreached(but=["lbb2"])  # it still stands in the hostfile
+    assert len(deployment.hosts) == 3
+    deployment.forget_unreached(but=["lab1", "lab2", "lab3"])
+    for host in parse_hostfile("lab1\nlab2\nlab3 slots=2", "hosts"):
+        deployment.plan(host, 4)
+    placed = {node.name: (node.host, node.slot, node.shard) for node in deployment.nodes}
+    assert placed == {"n0": ("lab1", 0, 0), "n1": ("lab2", 0, 1), "n2": ("lab3", 0, 2), "n3": ("lab3", 1, 3)}
+    assert deployment.unreached == ["lab2"]
