@@ -116,7 +116,7 @@ class Backup:
             copy.save_model(self._model, x, self._experiment)
             self._command.run(self._target, copy.model)
             return
-        copy = RunFolder(Path(self._target) / self._folder_name)
+        copy = RunFolder(Path(self._target).expanduser() / self._folder_name)
         copy.path.mkdir(parents=True, exist_ok=True)
         experiment = msgspec.structs.replace(self._experiment, node=NodeSpec())
         facts = {key: value for key, value in self._run.notes().items() if key != "node"}

@@ -16,6 +16,7 @@ from gossip.doctor import memory_needed
 from gossip.errors import SpecError
 from gossip.observe import write_atomically
 from gossip.runs import RunFolder
+from gossip.spec import load
 from gossip.swarmfile import read_swarm_file
 
 HEADROOM_BYTES = 512e6  # compiling takes some 300 MB, once
@@ -95,7 +96,7 @@ def unit_text(run: RunFolder) -> str:
         raise SpecError(f"{run.path}: no node has begun there, so there is nothing a unit could go on with{hint}")
     if re.search(r"[\x00-\x1f]", str(folder)):
         raise SpecError(f"{folder}: a folder with such a name cannot be written into a unit")
-    writable = [folder, cache_folder(), *_kernel_caches()]
+    writable = [folder, cache_folder(), *_kernel_caches(), *_backup_folder(folder)]
     command = [sys.executable, "-m", "gossip", "node", "--run-dir", str(folder)]
     variables = [f"{name}={_absolute(name)}" for name in PASSED_ON if os.environ.get(name)]
     return TEMPLATE.format(
@@ -127,6 +128,12 @@ def _kernel_caches() -> list[Path]:
     """Where Numba may keep machine code: beside the kernels, else below the user's cache folder."""
     kernels = Path(__file__).parent / "kernels" / "__pycache__"
     return [path for path in (kernels, Path("~/.cache").expanduser()) if os.access(path, os.W_OK)]
+
+
+def _backup_folder(folder: Path) -> list[Path]:
+    """Where the run's own spec.toml wants copies, where that is a folder and no command."""
+    target = load(folder / "spec.toml").node.backup
+    return [Path(target).expanduser()] if target and "{file}" not in target else []
 
 
 def _absolute(name: str) -> str:

@@ -62,6 +62,16 @@ def test_it_resumes_from_the_folder_and_holds_no_secret(tmp_path: Path) -> None:
     assert 800 < int(megabytes) < 2_000
 
 
+def test_it_may_write_where_the_backups_go(tmp_path: Path) -> None:
+    """ProtectSystem=strict makes all else read-only: each backup would fail, and training go on without them."""
+    run = begun(tmp_path / "run")
+    text = (run.path / "spec.toml").read_text()
+    (run.path / "spec.toml").write_text(text.replace("[node]", '[node]\nbackup = "/mnt/safe place"'))
+    assert '"-/mnt/safe place"' in unit_text(run)
+    (run.path / "spec.toml").write_text(text.replace("[node]", '[node]\nbackup = "rclone copy {file} remote:models"'))
+    assert "rclone" not in unit_text(run)
+
+
 def test_a_folder_in_which_nobody_began_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="no node has begun there"):
         unit_text(RunFolder.create(EXPERIMENT, tmp_path / "run"))
