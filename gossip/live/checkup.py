@@ -30,7 +30,9 @@ ANSWER_S = 2.0
 DIAL_BACK_S = 7.0
 PINGS = 7
 FRAGMENTS = 6  # up to 800 kB in all
+FRAGMENT_S, DOWNLOAD_S = 10.0, 5.0  # for one; after so long no further one is asked for
 SLOW_ROUND_TRIP_S, SLOW_BYTES_PER_S = 0.5, 20_000.0
+AUTO = 'set every_steps = "auto" and blocks = "auto" in the experiment'
 
 
 @dataclass(slots=True)
@@ -42,7 +44,7 @@ class Checkup:
 
 
 def check_network(listen: str, advertise: str, ticket: Ticket | None) -> Checkup:
-    """All of it, in some ten seconds at most. listen: tcp://HOST:PORT."""
+    """All of it, in some ten seconds; up to half a minute over a very slow line. listen: tcp://HOST:PORT."""
     transport = ZmqTransport(KeyPair.new(), Ledger(), advertise=advertise)
     checkup = Checkup([])
     say = checkup.findings.append
@@ -168,19 +170,25 @@ class _Talk:
 
     def download(self) -> Finding:
         """Pieces of the member's state, one after the other, as a joiner would take them."""
-        received, seconds = 0, 0.0
+        received, seconds, is_slow = 0, 0.0, False
         for index in range(FRAGMENTS):
             began = time.monotonic()
             self._say(FragmentRequest(index))
-            answer = self._answer(lambda m: isinstance(m, int | Refusal), ANSWER_S)
+            answer = self._answer(lambda m: isinstance(m, int | Refusal), FRAGMENT_S)
             if not isinstance(answer, int):
+                is_slow = answer is None
                 break
             received, seconds = received + answer, seconds + time.monotonic() - began
+            if seconds > DOWNLOAD_S:
+                break
+        if not received and is_slow:
+            found = f"not a piece of the member's state within {FRAGMENT_S:g} s"
+            return Finding("download", WARN, found, AUTO)
         if not received:
             return Finding("download", UNKNOWN, "not measured: the member serves others just now", "")
         rate = received / seconds
         found = f"{8e-6 * rate:,.1f} Mbit/s ({received / 1e3:,.0f} kB of its state in {seconds:.2f} s)"
-        fix = "" if rate > SLOW_BYTES_PER_S else 'set every_steps = "auto" and blocks = "auto" in the experiment'
+        fix = "" if rate > SLOW_BYTES_PER_S else AUTO
         return Finding("download", WARN if fix else OK, found, fix)
 
     def dial_back(self, address: str) -> Finding:
