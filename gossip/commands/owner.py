@@ -11,6 +11,7 @@ import click
 from gossip.commands.background import stop_here
 
 if TYPE_CHECKING:
+    from gossip.live.client import SwarmClient
     from gossip.live.whereabouts import Whereabouts
     from gossip.owner import OwnerKey
 
@@ -114,6 +115,8 @@ def tell_swarm(name: str, value: str, where: str, key_file: Path | None, as_json
         if client.experiment.owner != key.public:
             raise NetworkError(f"this key is not the owner's of that swarm, whose spec says {client.experiment.owner}")
         client.look()
+        if name == "set samples":
+            _refuse_too_few(int(value), client)
         known = max((seen.update.status.command for seen in client.living()), default=0)
         # By the wall clock: two terminals never give one number, and a number from before is never used again.
         command = key.command(client.swarm, max(known + 1, int(time.time() * 1000)), name, value)
@@ -128,6 +131,17 @@ def tell_swarm(name: str, value: str, where: str, key_file: Path | None, as_json
     click.echo(_said(f"{name} {value}".strip(), result, silent))
     if as_json:
         click.echo(strict_json(result))
+
+
+def _refuse_too_few(samples: int, client: SwarmClient) -> None:
+    """A digit too few would end the run for good. Raises SpecError."""
+    from gossip.errors import SpecError
+
+    done = max((seen.update.status.swarm_samples for seen in client.living()), default=0)
+    if samples <= done:
+        raise SpecError(
+            f"samples={samples}: the swarm has trained on {done:,} already; expected more; gossip stop ends a run"
+        )
 
 
 def _key_of(found: Whereabouts, key_file: Path | None) -> OwnerKey:
@@ -145,6 +159,8 @@ def _said(words: str, result: dict[str, Any], silent: list[str]) -> str:
     from gossip.console import counted, printable
 
     there = counted(result["members"], "living member")
+    if not result["members"]:
+        return f"{words}: nobody who has not heard of it lives any more, after {result['seconds']} s"
     if not silent:
         return f"{words}: known to {there}, all there are, after {result['seconds']} s"
     return printable(

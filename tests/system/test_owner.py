@@ -76,12 +76,13 @@ def test_an_owner_who_pinned_a_key_speaks_from_anywhere(start: Start, start_node
     assert made.wait() == 0 and start("owner-key", other).wait() == 0
     spec.write_text(made.out.read_text() + spec.read_text())
     node = start_node(spec, name="node")
-    node.wait_for("training")
+    node.wait_for("status", when=lambda event: event["samples"] > 1)
     assert not (node.run / "owner.key").exists()
     at = ("--run", node.ticket(), "--owner-key")
     refused = {
         "this key is not the owner's": start("stop", *at, other),
         "lr=-1: expected a number above 0": start("set", "lr=-1", *at, key),
+        "has trained on": start("set", "samples=1", *at, key),
         "expected lr=NUMBER or samples=NUMBER": start("set", "rate=1", *at, key),
         "give the owner's key with --owner-key FILE": start("pause", "--run", node.ticket()),
         "no owner.key": start("stop", "--run", node.run),
