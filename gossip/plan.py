@@ -40,6 +40,7 @@ LINKS = 8  # a node wants so many
 HEADER = bytes(26)  # what precedes a payload's body; its length is what counts
 PROBE_BYTES, UPDATE_BYTES = 45, 105  # of a ping or its answer, and for each member it tells of: measured
 EVENT_BYTES = 220
+NODE_BYTES = 25e6  # sockets, threads and looks, beyond what this process holds: nodes of both MNIST files took 24 to 28
 LOOK_SHARE = 0.02  # of a node's time goes into looking at held-out samples
 WARM_UP_EXCHANGES = 4
 BUSY = 1.25
@@ -81,7 +82,7 @@ def plan(
     data = sum(getattr(dataset, name).nbytes for name in dataset.__dataclass_fields__)
     traffic = _traffic(found, pace, nodes, cap, _latency_s(found, round_trip_s))
     memory = {
-        "bare": bare, "data": data, "working": working, "checkpoint": arrays,
+        "bare": bare + int(NODE_BYTES), "data": data, "working": working, "checkpoint": arrays,
         "exchanges": int(OPEN_MAX * 2 * (found.offer_bytes + found.answer_bytes)),
     }  # fmt: skip
     model_bytes = 4 * model.dim

@@ -18,7 +18,7 @@ def test_the_printed_formula_is_the_forecast() -> None:
     shown = traffic["exchange_bytes"] * traffic["exchanges_per_s"] + traffic["membership"] + traffic["heartbeat"]
     assert traffic["up_per_hour"] == pytest.approx(3600 * shown)
     assert memory["working"] + memory["checkpoint"] == pytest.approx(28 * found["parameters"], rel=0.02)
-    assert end["seconds"] == pytest.approx(600_000 / (2 * end["samples_per_s"]))
+    assert end["seconds"] == pytest.approx(end["samples"] / (2 * end["samples_per_s"]))
     text = lines(found)
     assert max(map(len, text)) <= 80
     assert f"{found['parameters']:,} parameters" in text[0]

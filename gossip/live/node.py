@@ -95,6 +95,8 @@ def run_node(experiment: Experiment | None, options: NodeOptions, console: Conso
                 if entry.owner_key is not None:
                     entry.owner_key.save(run.owner_key)
                 addresses = move_in(run, entry, keys, options)
+                if not options.follow:  # a launcher's nodes are in its folder
+                    console.say(f"begins in {run.path}")
             else:
                 run = past.run
             stack.enter_context(PidFile(run.path))

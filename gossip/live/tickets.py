@@ -81,7 +81,9 @@ def parse_ticket(text: str) -> Ticket:
     try:
         raw = base64.b32decode(letters + "=" * (-len(letters) % 8))
     except (binascii.Error, ValueError) as error:
-        raise NetworkError("this is not a ticket; expected the long word that `gossip ticket RUN` prints on a member") from error
+        raise NetworkError(
+            "this is not a ticket; expected the long word that `gossip ticket RUN` prints on a member"
+        ) from error
     body = raw[:-_CHECKSUM_BYTES]
     if _with_checksum(body) != raw or len(body) < _HEAD.size:
         raise NetworkError("this ticket has a typo or a missing piece (its checksum is wrong); copy it again, whole")

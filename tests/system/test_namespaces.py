@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -87,10 +88,14 @@ def run_line(
 
 
 def checkout_like(folder: Path) -> Path:
-    """A folder with what the tutorial's commands read, an image of a seven included."""
+    """A folder with what the tutorial's commands read, an image of a seven included; the run is a shorter one."""
     folder.mkdir()
     for part in ("deploy/experiments", "docs"):
         shutil.copytree(CHECKOUT / part, folder / part)
+    spec = folder / "deploy" / "experiments" / "two-machines.toml"
+    text, count = re.subn(r"(?m)^samples = [0-9_]+", "samples = 600_000", spec.read_text())
+    assert count == 1
+    spec.write_text(text)
     return folder
 
 
