@@ -144,7 +144,7 @@ def _disk_speed(parent: Path) -> Finding:
 def _kernel_cache() -> Finding:
     from gossip.kernels import step
 
-    folder = Path(step.sgd_step.stats.cache_path)
+    folder = Path(step.loss_and_grad.stats.cache_path)
     if os.access(folder if folder.exists() else folder.parent, os.W_OK):
         return Finding("kernel cache", OK, str(folder))
     return Finding("kernel cache", WARN, f"{folder} cannot be written: each start compiles for half a minute",

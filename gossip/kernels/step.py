@@ -1,180 +1,354 @@
 """A whole training step in one compiled call: the model is a table, and one function walks it.
 
-The table has one row of TABLE_ROW per layer, so a single compile serves every model and the disk cache
-works. The batch goes through in groups of 16 samples (lanes.py); an incomplete last group is filled with
-black samples whose slopes are 0. Activations and slopes live in two workspaces the caller owns, nothing is
-allocated. A relu works in place: its row has input_at == output_at.
+The table has one row of TABLE_ROW per layer, so a single compile serves every model and the disk cache works. The
+batch goes through in chunks of a few groups of 16 samples (lanes.py), all groups of a chunk layer by layer. What a
+relu does is done where its layer's outputs are stored, and on the way back where the next layer's slopes are; a sum
+with an earlier tensor likewise. Nothing is allocated.
 
-Shared by all kernels below:
-    table   TABLE_ROW[layers], from gossip.models.model
-    x       float32[>= dim], every parameter, flat; what lies beyond dim is left alone
-    images  uint8[n, features], C-contiguous. labels: uint8[n]. picked: int64[batch], rows of both;
-            not checked, so the caller's must lie inside
-    scale, shift      float32[features]: the model sees images * scale + shift
-    values, slopes    float32[all features * 16], overwritten
+A slope is the derivative of the loss by a value. Idle lanes, those of the last group that no sample is left for,
+hold zeros and have slopes of 0.
 """
 
 from __future__ import annotations
 
-import math
+from typing import NamedTuple
 
 import numpy as np
 
+from gossip.kernels import conv, dense, norm, pool, residual
 from gossip.kernels.compiling import kernel
-from gossip.kernels.lanes import LANES
-from gossip.kernels.layers import (
-    affine_backward,
-    affine_forward,
-    affine_gradient,
-    maxpool_backward,
-    maxpool_forward,
-    relu_backward,
-    relu_forward,
+from gossip.kernels.lanes import LANES, ahead, at, transpose
+from gossip.kernels.loss import likeliest, softmax_loss
+from gossip.kernels.table import (
+    BATCHNORM,
+    CONV,
+    DENSE,
+    GROUPNORM,
+    MAXPOOL,
+    MEANPOOL,
+    SUM,
+    fields,
+    row_of,
 )
+from gossip.kernels.tile import PLAIN, RELU
+from gossip.kernels.winograd import transform_weights, winograd_backward, winograd_forward, winograd_gradient
 
-AFFINE, RELU, MAXPOOL = range(3)
-TABLE_ROW = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            *("kind", "needs_input_slopes"),
-            *("weights_at", "biases_at", "parameters_end"),  # in x
-            *("input_at", "input_end", "output_at", "output_end"),  # in values and slopes
-            *("height", "width", "channels", "kernel", "padding", "out_height", "out_width", "out_channels"),
-        )
-    ]
-)
+
+class Samples(NamedTuple):
+    """What is trained or judged on."""
+
+    images: np.ndarray  # uint8[n, features], C-contiguous
+    labels: np.ndarray  # uint8[n]
+    picked: np.ndarray  # int64[batch], rows of both; not checked, so they must lie inside
+    scale: np.ndarray  # float32[features]: the model sees images * scale + shift
+    shift: np.ndarray
+
+
+class Workspace(NamedTuple):
+    """As large as gossip.models.plan says; overwritten."""
+
+    values: np.ndarray  # float32[groups, ...], all tensors and their slopes, 16 numbers a feature
+    live: np.ndarray  # float32[groups, 16]: 1 for a sample, 0 for an idle lane
+    prepared: np.ndarray  # float32: weights as the step wants them
+    scratch: np.ndarray  # float32
+    sums: np.ndarray  # float64[2 * channels]
 
 
 @kernel
-def sgd_step(table, x, gradient, momentum, images, labels, picked, scale, shift, values, slopes, rate, friction, decay):
-    """One step of heavy-ball SGD (Polyak 1964) on the picked samples; returns the loss before it.
+def loss_and_grad(table, x, gradient, samples, smoothing, work):
+    """gradient = d(loss)/dx, 0 where nothing is learnt; returns the mean cross-entropy of the picked samples.
 
-    momentum = friction * momentum + gradient + decay * x;  x -= rate * momentum, weights and biases alike.
-    gradient, momentum: float32, as long as x. A loss that is not finite means that x is spoilt.
+    table: TABLE_ROW[layers]. x, gradient: float32[>= dim], every parameter, flat. smoothing: share of every label
+    that is spread over all classes (Szegedy et al. 2016, arXiv 1512.00567).
     """
-    loss = loss_and_grad(table, x, gradient, images, labels, picked, scale, shift, values, slopes)
-    rate, friction, decay = np.float32(rate), np.float32(friction), np.float32(decay)
-    for i in range(x.size):
-        momentum[i] = friction * momentum[i] + gradient[i] + decay * x[i]
-        x[i] -= rate * momentum[i]
-    return loss
-
-
-@kernel
-def loss_and_grad(table, x, gradient, images, labels, picked, scale, shift, values, slopes):
-    """gradient = d(loss)/dx, 0 beyond dim; returns the loss: the mean cross-entropy of the picked samples."""
-    gradient[:] = 0
+    prepare(table, x, work.prepared)
+    clear(table, gradient)
     loss = 0.0
-    for start in range(0, picked.size, LANES):
-        group = picked[start : start + LANES]
-        gather(images, group, scale, shift, values)
-        forward(table, x, values)
-        loss += softmax_loss(table[-1], labels, group, 1.0 / picked.size, values, slopes)
-        backward(table, x, gradient, values, slopes)
-    return loss / picked.size
+    batch = samples.picked.size
+    size = work.values.shape[0] * LANES
+    for start in range(0, batch, size):
+        chunk = samples.picked[start : start + size]
+        gather(samples, chunk, work)
+        forward(table, x, gradient, chunk.size, True, work)
+        loss += softmax_loss(table[-1], samples.labels, chunk, smoothing, 1.0 / batch, work.values)
+        backward(table, x, gradient, start == 0, chunk.size, work)
+    return loss / batch
 
 
 @kernel
-def evaluate(table, x, images, labels, picked, scale, shift, values, slopes, predictions):
+def evaluate(table, x, samples, work, predictions):
     """predictions[i] = the likeliest class of sample picked[i]; returns the sum of the losses.
 
     predictions: uint8[picked.size].
     """
+    prepare(table, x, work.prepared)
     loss = 0.0
-    for start in range(0, picked.size, LANES):
-        group = picked[start : start + LANES]
-        gather(images, group, scale, shift, values)
-        forward(table, x, values)
-        loss += softmax_loss(table[-1], labels, group, 1.0, values, slopes)
-        last = table[-1]
-        for lane in range(group.size):
-            predictions[start + lane] = likeliest(values[last.output_at : last.output_end], lane)
+    last, values = table[-1], work.values
+    size = values.shape[0] * LANES
+    for start in range(0, samples.picked.size, size):
+        chunk = samples.picked[start : start + size]
+        gather(samples, chunk, work)
+        forward(table, x, x, chunk.size, False, work)
+        loss += softmax_loss(last, samples.labels, chunk, 0.0, 1.0, values)
+        for sample in range(chunk.size):
+            logits = at(values, sample // LANES * values.shape[1] + last.output_at)
+            predictions[start + sample] = likeliest(logits, last.out_channels, sample % LANES)
     return loss
 
 
-@kernel
-def gather(images, group, scale, shift, values):
-    """values[feature, lane] = images[group[lane], feature] * scale[feature] + shift[feature]; 0 in idle lanes."""
-    for feature in range(images.shape[1]):
-        for lane in range(group.size):
-            pixel = np.float32(images[group[lane], feature])
-            values[feature * LANES + lane] = pixel * scale[feature] + shift[feature]
-        for lane in range(group.size, LANES):
-            values[feature * LANES + lane] = 0
+# -- Before the first layer ----------------------------------------------------------------------------------
 
 
 @kernel
-def forward(table, x, values):
-    """Fill `values` behind the first layer's input, which is already there."""
+def gather(samples, chunk, work):
+    """The first tensor: [group, feature, lane] = images[sample, feature] * scale[feature] + shift[feature]."""
+    features, values, scratch = samples.images.shape[1], work.values, work.scratch
+    width = -(-features // LANES) * LANES
+    for group in range(-(-chunk.size // LANES)):
+        for lane in range(LANES):
+            row = scratch[lane * width : lane * width + features]
+            sample = group * LANES + lane
+            work.live[group, lane] = sample < chunk.size
+            if sample < chunk.size:
+                normalise(samples.images[chunk[sample]], samples.scale, samples.shift, row)
+            else:
+                row[:] = 0
+        for first in range(0, features, LANES):
+            transpose(at(scratch, first), width, at(values, group * values.shape[1] + first * LANES), LANES)
+
+
+@kernel
+def normalise(image, scale, shift, row):
+    """row = image * scale + shift."""
+    for feature in range(image.size):
+        row[feature] = np.float32(image[feature]) * scale[feature] + shift[feature]
+
+
+# -- Before the first chunk ----------------------------------------------------------------------------------
+
+
+@kernel
+def clear(table, gradient):
+    """What is added to begins at 0; dense layers write theirs at their first chunk."""
+    end = 0
     for row in range(table.size):
         layer = table[row]
-        inputs = values[layer.input_at : layer.input_end]
-        outputs = values[layer.output_at : layer.output_end]
-        if layer.kind == AFFINE:
-            weights = x[layer.weights_at : layer.biases_at]
-            biases = x[layer.biases_at : layer.parameters_end]
-            affine_forward(layer, weights, biases, inputs, outputs)
-        elif layer.kind == RELU:
-            relu_forward(outputs)
+        if layer.parameters_end > 0:
+            end = layer.parameters_end
+            if layer.kind != DENSE or not layer.needs_gradient:
+                gradient[layer.weights_at : end] = 0
+    gradient[end:] = 0
+
+
+@kernel
+def prepare(table, x, prepared):
+    """Weights turned for the way back, and transformed for Winograd's convolution."""
+    for index in range(table.size):
+        row = row_of(table, index)
+        layer = fields(row)
+        if layer.kind == CONV:
+            weights, turned = at(x, layer.weights_at), at(prepared, layer.prepared_at)
+            if layer.needs_input_slopes:
+                conv.turn_weights(row, weights, turned)
+            if layer.winograd:
+                m, count = layer.winograd, layer.out_channels * layer.channels
+                there = ahead(turned, 9 * count)
+                transform_weights(m, layer.out_channels, layer.channels, weights, there)
+                if layer.needs_input_slopes:
+                    back = ahead(there, (m + 2) * (m + 2) * count)
+                    transform_weights(m, layer.channels, layer.out_channels, turned, back)
+
+
+# -- Through the layers --------------------------------------------------------------------------------------
+
+
+@kernel
+def forward(table, x, gradient, count, is_training, work):
+    """All tensors behind the first one, for `count` samples. gradient: of running statistics, in training."""
+    for index in range(table.size):
+        row = row_of(table, index)
+        layer = fields(row)
+        if layer.kind == BATCHNORM:
+            forward_batchnorm(row, x, gradient, count, is_training, work)
+        elif layer.kind == DENSE or layer.kind == CONV:
+            forward_affine(row, x, -(-count // LANES), work)
         else:
-            maxpool_forward(layer, inputs, outputs)
+            for group in range(-(-count // LANES)):
+                forward_group(row, x, group * work.values.shape[1], work.values)
 
 
 @kernel
-def backward(table, x, gradient, values, slopes):
-    """Add this group's part to `gradient`, from the last layer's output slopes, which are already there."""
-    for row in range(table.size - 1, -1, -1):
-        layer = table[row]
-        inputs = values[layer.input_at : layer.input_end]
-        outputs = values[layer.output_at : layer.output_end]
-        input_slopes = slopes[layer.input_at : layer.input_end]
-        output_slopes = slopes[layer.output_at : layer.output_end]
-        if layer.kind == AFFINE:
-            weights_at, biases_at, end = layer.weights_at, layer.biases_at, layer.parameters_end
-            affine_gradient(layer, inputs, output_slopes, gradient[weights_at:biases_at], gradient[biases_at:end])
-            if not layer.needs_input_slopes:
-                return
-            affine_backward(layer, x[weights_at:biases_at], output_slopes, input_slopes)
-        elif layer.kind == RELU:
-            relu_backward(outputs, output_slopes)
+def forward_affine(row, x, groups, work):
+    """Dense and convolution."""
+    layer = fields(row)
+    values, gap = work.values, work.values.shape[1]
+    inputs, outputs = at(values, layer.input_at), at(values, layer.output_at)
+    weights, biases = at(x, layer.weights_at), at(x, layer.biases_at)
+    finish = RELU if layer.has_relu else PLAIN
+    if layer.kind == DENSE:
+        dense.dense_forward(row, finish, groups, gap, weights, biases, inputs, outputs)
+    elif layer.winograd:
+        transformed = at(work.prepared, layer.prepared_at + 9 * layer.channels * layer.out_channels)
+        winograd_forward(
+            row, finish, groups, gap, transformed, biases, inputs, outputs, at(work.scratch, 0)
+        )  # fmt: skip
+    else:
+        conv.conv_forward(row, finish, groups, gap, weights, biases, inputs, outputs)
+
+
+@kernel
+def forward_batchnorm(row, x, gradient, count, is_training, work):
+    """All groups of the chunk, which is the batch."""
+    layer = fields(row)
+    values, gap, sums = work.values, work.values.shape[1], at(work.sums, 0)
+    groups = -(-count // LANES)
+    inputs, kept = at(values, layer.input_at), at(work.prepared, layer.prepared_at)
+    statistics = at(x, layer.statistics_at)
+    if is_training:
+        norm.batch_statistics(row, groups, gap, at(work.live, 0), inputs, sums)
+        norm.batchnorm_begin(row, count, sums, statistics, at(gradient, layer.statistics_at), kept)
+    else:
+        norm.batchnorm_recall(row, statistics, kept)
+    norm.batchnorm_forward(
+        row, RELU if layer.has_relu else PLAIN, groups, gap, at(x, layer.weights_at), at(x, layer.biases_at), kept,
+        inputs, at(values, layer.other_at), at(values, layer.output_at),
+    )  # fmt: skip
+
+
+@kernel
+def forward_group(row, x, begin, values):
+    """Layers that know one group of samples at a time."""
+    layer = fields(row)
+    inputs, outputs = at(values, begin + layer.input_at), at(values, begin + layer.output_at)
+    other = at(values, begin + layer.other_at)
+    finish = RELU if layer.has_relu else PLAIN
+    if layer.kind == MAXPOOL:
+        pool.maxpool_forward(row, inputs, outputs)
+    elif layer.kind == MEANPOOL:
+        pool.meanpool_forward(row, inputs, outputs)
+    elif layer.kind == GROUPNORM:
+        scales, biases, kept = at(x, layer.weights_at), at(x, layer.biases_at), at(values, begin + layer.kept_at)
+        norm.groupnorm_forward(row, finish, scales, biases, kept, inputs, other, outputs)
+    elif layer.kind == SUM:
+        residual.sum_forward(row, finish, inputs, other, outputs)
+    else:
+        residual.relu_forward(layer.height * layer.width * layer.channels, inputs, outputs)
+
+
+# -- And back ------------------------------------------------------------------------------------------------
+
+
+@kernel
+def backward(table, x, gradient, is_first, count, work):
+    """Add this chunk's part to `gradient`, from the last layer's output slopes, which are already there."""
+    for index in range(table.size - 1, -1, -1):
+        row = row_of(table, index)
+        layer = fields(row)
+        if layer.kind == BATCHNORM:
+            backward_batchnorm(row, x, gradient, count, work)
+        elif layer.kind == DENSE:
+            backward_dense(row, x, gradient, is_first, -(-count // LANES), work)
+        elif layer.kind == CONV:
+            backward_conv(row, gradient, -(-count // LANES), work)
+        for group in range(-(-count // LANES)):
+            begin = group * work.values.shape[1]
+            if layer.adds and layer.needs_other_slopes:
+                other, slopes = at(work.values, begin + layer.other_at), at(work.values, begin + layer.output_slopes_at)
+                other_slopes = at(work.values, begin + layer.other_slopes_at)
+                residual.shortcut_backward(row, layer.other_start, layer.other_finish, other, slopes, other_slopes)
+            if layer.kind > CONV and layer.kind != BATCHNORM:
+                backward_group(row, x, gradient, begin, work.values)
+
+
+@kernel
+def backward_dense(row, x, gradient, is_first, groups, work):
+    layer = fields(row)
+    values, gap = work.values, work.values.shape[1]
+    inputs, input_slopes = at(values, layer.input_at), at(values, layer.input_slopes_at)
+    output_slopes = at(values, layer.output_slopes_at)
+    if layer.needs_gradient:
+        weight_gradient, bias_gradient = at(gradient, layer.weights_at), at(gradient, layer.biases_at)
+        dense.dense_gradient(
+            row, is_first, groups, gap, inputs, output_slopes, weight_gradient, bias_gradient, at(work.scratch, 0)
+        )  # fmt: skip
+    if layer.needs_input_slopes:
+        weights = at(x, layer.weights_at)
+        dense.dense_backward(
+            row, layer.start, layer.finish, groups, gap, weights, output_slopes, inputs, input_slopes
+        )  # fmt: skip
+
+
+@kernel
+def backward_conv(row, gradient, groups, work):
+    layer = fields(row)
+    values, gap, scratch = work.values, work.values.shape[1], at(work.scratch, 0)
+    inputs, input_slopes = at(values, layer.input_at), at(values, layer.input_slopes_at)
+    output_slopes = at(values, layer.output_slopes_at)
+    m, turned = layer.winograd, at(work.prepared, layer.prepared_at)
+    if layer.needs_gradient:
+        weight_gradient, bias_gradient = at(gradient, layer.weights_at), at(gradient, layer.biases_at)
+        if m:
+            winograd_gradient(
+                row, groups, gap, inputs, output_slopes, weight_gradient, bias_gradient, scratch
+            )  # fmt: skip
         else:
-            maxpool_backward(layer, inputs, outputs, output_slopes, input_slopes)
+            conv.conv_gradient(
+                row, groups, gap, inputs, output_slopes, weight_gradient, bias_gradient, scratch
+            )  # fmt: skip
+    if not layer.needs_input_slopes:
+        return
+    if m:
+        transformed = ahead(turned, (9 + (m + 2) * (m + 2)) * layer.channels * layer.out_channels)
+        winograd_backward(
+            row, layer.start, layer.finish, groups, gap, transformed, output_slopes, inputs, input_slopes, scratch
+        )  # fmt: skip
+    else:
+        conv.conv_backward(
+            row, layer.start, layer.finish, groups, gap, turned, output_slopes, inputs, input_slopes
+        )  # fmt: skip
 
 
 @kernel
-def softmax_loss(last, labels, group, share, values, slopes):
-    """Sum of -log softmax(logits)[label] over the group; slopes = share * its derivative by the logits.
-
-    The largest logit is subtracted first, so exp cannot overflow. NaN where a logit is not finite or a
-    label is not a class.
-    """
-    logits = values[last.output_at : last.output_end]
-    logit_slopes = slopes[last.output_at : last.output_end]
-    logit_slopes[:] = 0
-    loss = 0.0
-    for lane in range(group.size):
-        label = labels[group[lane]]
-        largest = logits[likeliest(logits, lane) * LANES + lane]
-        total, at_label = 0.0, math.nan
-        for feature in range(lane, logits.size, LANES):
-            power = math.exp(logits[feature] - largest)
-            logit_slopes[feature] = power
-            total += power
-            if feature == label * LANES + lane:
-                at_label = logits[feature] - largest
-        for feature in range(lane, logits.size, LANES):
-            hit = 1.0 if feature == label * LANES + lane else 0.0
-            logit_slopes[feature] = share * (logit_slopes[feature] / total - hit)
-        loss += math.log(total) - at_label
-    return loss
+def backward_batchnorm(row, x, gradient, count, work):
+    layer = fields(row)
+    values, gap, sums = work.values, work.values.shape[1], at(work.sums, 0)
+    groups = -(-count // LANES)
+    inputs, kept = at(values, layer.input_at), at(work.prepared, layer.prepared_at)
+    output_slopes = at(values, layer.output_slopes_at)
+    norm.batchnorm_slopes(row, groups, gap, kept, inputs, output_slopes, sums)
+    if layer.needs_gradient:
+        for c in range(layer.channels):
+            gradient[layer.weights_at + c] += sums[layer.channels + c]
+            gradient[layer.biases_at + c] += sums[c]
+    if layer.needs_input_slopes:
+        norm.batchnorm_backward(
+            row, layer.start, layer.finish, groups, gap, count, at(work.live, 0), at(x, layer.weights_at), kept,
+            sums, inputs, output_slopes, at(values, layer.input_slopes_at),
+        )  # fmt: skip
 
 
 @kernel
-def likeliest(logits, lane):
-    """The class with the largest logit of one sample; the first of equals."""
-    best = 0
-    for c in range(1, logits.size // LANES):
-        if logits[c * LANES + lane] > logits[best * LANES + lane]:
-            best = c
-    return best
+def backward_group(row, x, gradient, begin, values):
+    """Layers that know one group of samples at a time."""
+    layer = fields(row)
+    inputs, outputs = at(values, begin + layer.input_at), at(values, begin + layer.output_at)
+    slopes, input_slopes = at(values, begin + layer.output_slopes_at), at(values, begin + layer.input_slopes_at)
+    if layer.kind == GROUPNORM:
+        if layer.needs_gradient or layer.needs_input_slopes:
+            norm.groupnorm_backward(
+                row, layer.start, layer.finish, layer.needs_input_slopes, at(x, layer.weights_at),
+                at(values, begin + layer.kept_at), inputs, slopes, input_slopes,
+                at(gradient, layer.weights_at), at(gradient, layer.biases_at),
+            )  # fmt: skip
+    elif not layer.needs_input_slopes:
+        return
+    elif layer.kind == MAXPOOL:
+        pool.maxpool_backward(row, layer.start, layer.finish, inputs, outputs, slopes, input_slopes)
+    elif layer.kind == MEANPOOL:
+        pool.meanpool_backward(row, layer.start, layer.finish, inputs, slopes, input_slopes)
+    elif layer.kind == SUM:
+        count = layer.out_height * layer.out_width * layer.out_channels
+        residual.pass_slopes(count, layer.start, layer.finish, inputs, slopes, input_slopes)
+    else:
+        count = layer.height * layer.width * layer.channels
+        residual.relu_backward(count, layer.start, outputs, slopes, input_slopes)

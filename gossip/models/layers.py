@@ -4,45 +4,49 @@ Knows the grammar, the shapes and the number of parameters of every layer, and s
 when a chain does not fit. Does not know arrays: `gossip.models.model` gives the chain its numbers.
 
     dense N | dense classes    every input to every output; an image is flattened on the way in
-    conv N KxK [same]          N filters of K by K pixels, stride 1; `same` keeps height and width
-    maxpool K                  the largest of every K by K pixels
+    conv N KxK [same] [stride S] [nobias]
+                               N filters of K by K pixels; `same` keeps height and width (divided by the stride)
+    maxpool K | avgpool K      the largest, or the mean, of every K by K pixels
+    avgpool all                the mean of the whole image, channel by channel
+    batchnorm | groupnorm P    normalised over the batch, or per sample in P parts of the channels
     relu                       negative values become 0
+    mark NAME, add NAME        remember what is here; add it to what is there. From a larger image every second
+                               (third, ...) pixel is added, and to channels it does not have nothing
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from gossip.errors import SpecError
+from gossip.models.presets import PRESETS
 
 Shape = tuple[int, int, int]  # height, width, channels
-Kind = Literal["dense", "conv", "maxpool", "relu"]
+Kind = Literal["dense", "conv", "maxpool", "avgpool", "batchnorm", "groupnorm", "relu", "mark", "add"]
 
 PARAMETERS_MAX = 2**31
 # All layers' outputs for one sample. The kernels hold sixteen samples and their gradients: 2 GiB at this
 # limit, so a swarm's spec cannot make a joiner ask for more memory than its machine has.
 VALUES_MAX = 2**24
 
-PRESETS: dict[str, tuple[str, ...]] = {
-    "mlp": ("dense 128", "relu", "dense classes"),
-    "lenet": (
-        *("conv 6 5x5", "relu", "maxpool 2"),
-        *("conv 16 5x5", "relu", "maxpool 2"),
-        *("dense 120", "relu", "dense 84", "relu", "dense classes"),
-    ),
-}
+NAME = "[a-z][a-z0-9_]{0,31}"
 GRAMMAR: dict[str, tuple[re.Pattern[str], str]] = {
     "dense": (re.compile(r"dense (?:classes|([1-9][0-9]{0,8}))"), '"dense 128" or "dense classes"'),
     "conv": (
-        re.compile(r"conv ([1-9][0-9]{0,8}) ([1-9][0-9]{0,3})x\2(?: (same))?"),
-        '"conv 6 5x5" or "conv 6 5x5 same", with a square kernel',
+        re.compile(r"conv ([1-9][0-9]{0,8}) ([1-9][0-9]{0,3})x\2( same)?(?: stride ([1-9][0-9]?))?( nobias)?"),
+        '"conv 6 5x5", "conv 6 5x5 same" or "conv 16 3x3 same stride 2 nobias", with a square kernel',
     ),
     "maxpool": (re.compile(r"maxpool ([1-9][0-9]{0,3})"), '"maxpool 2"'),
+    "avgpool": (re.compile(r"avgpool (?:all|([1-9][0-9]{0,3}))"), '"avgpool 2" or "avgpool all"'),
+    "batchnorm": (re.compile(r"batchnorm"), '"batchnorm" alone'),
+    "groupnorm": (re.compile(r"groupnorm ([1-9][0-9]{0,3})"), '"groupnorm 8"'),
     "relu": (re.compile(r"relu"), '"relu" alone'),
+    "mark": (re.compile(rf"mark ({NAME})"), '"mark a", a name of small letters'),
+    "add": (re.compile(rf"add ({NAME})"), '"add a", a name that was marked'),
 }
 
 
@@ -54,23 +58,39 @@ class Layer:
     kind: Kind
     input: Shape
     output: Shape
-    kernel: int = 1  # conv and maxpool: rows, and as many columns
-    padding: int = 0  # conv: zero pixels around the image
+    kernel: int = 1  # conv and pools: rows, and as many columns
+    padding: int = 0  # conv: zero pixels around the image; add: channels before the first one added to
+    stride: int = 1  # conv: pixels from one patch to the next; add: of the marked image
+    has_bias: bool = True
+    parts: int = 0  # of a groupnorm
+    name: str = ""  # of a mark, and where it is added
+    other: Shape = (0, 0, 0)  # add: what was marked
+
+    @property
+    def is_norm(self) -> bool:
+        return self.kind in ("batchnorm", "groupnorm")
 
     @property
     def weights(self) -> int:
         """Number of weights; 0 where there is nothing to learn."""
         if self.kind == "dense":
             return size(self.input) * size(self.output)
-        return self.output[2] * self.kernel**2 * self.input[2] if self.kind == "conv" else 0
+        if self.kind == "conv":
+            return self.output[2] * self.kernel**2 * self.input[2]
+        return self.output[2] if self.is_norm else 0
 
     @property
     def biases(self) -> int:
-        return self.output[2] if self.kind in ("dense", "conv") else 0
+        return self.output[2] if self.weights and self.has_bias else 0
+
+    @property
+    def statistics(self) -> int:
+        """Numbers that are not learnt but seen: running mean and variance of every channel."""
+        return 2 * self.output[2] if self.kind == "batchnorm" else 0
 
     @property
     def parameters(self) -> int:
-        return self.weights + self.biases
+        return self.weights + self.biases + self.statistics
 
 
 def size(shape: Shape) -> int:
@@ -96,10 +116,11 @@ def resolve_layers(texts: tuple[str, ...] | list[str], input_shape: Shape, class
         raise SpecError(f'no layers; the shortest model is ["dense {classes}"]')
     layers: list[Layer] = []
     parameters, values, shape = 0, size(input_shape), input_shape
+    marks: dict[str, Shape] = {}
     for number, text in enumerate(texts, start=1):
         try:
             _refuse_image_layer_after_dense(text, layers)
-            layer = _parse(text, shape, classes)
+            layer = _parse(text, shape, classes, marks)
             parameters, values = parameters + layer.parameters, values + size(layer.output)
             if parameters > PARAMETERS_MAX:
                 raise SpecError(f"brings the model to {parameters} parameters, more than 2^31; use fewer outputs")
@@ -109,6 +130,8 @@ def resolve_layers(texts: tuple[str, ...] | list[str], input_shape: Shape, class
             raise SpecError(f'layer {number} "{text}": {error}') from None
         layers.append(layer)
         shape = layer.output
+        if layer.kind == "mark":
+            marks[layer.name] = shape
     if layers[-1].kind != "dense" or shape[2] != classes:
         raise SpecError(
             f'layer {len(layers)} "{texts[-1]}" is the last and gives {_show(shape)}; '
@@ -117,7 +140,7 @@ def resolve_layers(texts: tuple[str, ...] | list[str], input_shape: Shape, class
     return tuple(layers)
 
 
-def _parse(text: str, shape: Shape, classes: int) -> Layer:
+def _parse(text: str, shape: Shape, classes: int, marks: Mapping[str, Shape]) -> Layer:
     """One layer fed with `shape`. The error does not name the layer: the caller knows its number."""
     words = text.split()
     kind = words[0] if words else ""
@@ -130,34 +153,78 @@ def _parse(text: str, shape: Shape, classes: int) -> Layer:
     if kind == "dense":
         outputs = int(match[1] or classes)
         return Layer(f"dense {outputs}", "dense", shape, (1, 1, outputs))
-    if kind == "conv":
-        return _conv(match[0], int(match[1]), int(match[2]), match[3] == "same", shape)
-    if kind == "maxpool":
-        return _maxpool(match[0], int(match[1]), shape)
+    match kind:
+        case "conv":
+            return _conv(
+                match[0], int(match[1]), int(match[2]), bool(match[3]), int(match[4] or 1), not match[5], shape
+            )
+        case "maxpool":
+            return _pool(match[0], "maxpool", int(match[1]), shape)
+        case "avgpool":
+            return _pool(match[0], "avgpool", int(match[1]), shape) if match[1] else _whole(match[0], shape)
+        case "batchnorm":
+            return Layer("batchnorm", "batchnorm", shape, shape)
+        case "groupnorm":
+            return _groupnorm(match[0], int(match[1]), shape)
+        case "mark":
+            return Layer(match[0], "mark", shape, shape, name=match[1])
+        case "add":
+            return _add(match[0], match[1], shape, marks)
     return Layer("relu", "relu", shape, shape)
 
 
-def _conv(text: str, filters: int, kernel: int, same: bool, shape: Shape) -> Layer:
+def _conv(text: str, filters: int, kernel: int, same: bool, stride: int, has_bias: bool, shape: Shape) -> Layer:
     height, width, _ = shape
     if kernel > (largest := min(height, width)):
         raise SpecError(f"its kernel exceeds its input {_show(shape)}; use at most {largest}x{largest}")
     if same and kernel % 2 == 0:
         raise SpecError(f'"same" needs an odd kernel; use {kernel - 1}x{kernel - 1} or {kernel + 1}x{kernel + 1}')
     padding = kernel // 2 if same else 0
-    shrunk = kernel - 1 - 2 * padding
-    return Layer(text, "conv", shape, (height - shrunk, width - shrunk, filters), kernel, padding)
+    shrunk = kernel - 2 * padding
+    output = ((height - shrunk) // stride + 1, (width - shrunk) // stride + 1, filters)
+    return Layer(text, "conv", shape, output, kernel, padding, stride, has_bias)
 
 
-def _maxpool(text: str, kernel: int, shape: Shape) -> Layer:
+def _groupnorm(text: str, parts: int, shape: Shape) -> Layer:
+    channels = shape[2]
+    if channels % parts:
+        fitting = [count for count in range(1, channels + 1) if channels % count == 0]
+        raise SpecError(f"does not divide {channels} channels; these do: {', '.join(map(str, fitting))}")
+    return Layer(text, "groupnorm", shape, shape, parts=parts)
+
+
+def _add(text: str, name: str, shape: Shape, marks: Mapping[str, Shape]) -> Layer:
+    if name not in marks:
+        known = f"marked before it: {', '.join(marks)}" if marks else f'put "mark {name}" before it'
+        raise SpecError(f"adds what no layer before it has marked; {known}")
+    (height, width, channels), other = shape, marks[name]
+    stride = -(-other[0] // height)
+    fits = (-(-other[0] // stride), -(-other[1] // stride)) == (height, width)
+    if not fits or other[2] > channels or (channels - other[2]) % 2:
+        raise SpecError(
+            f"cannot add {_show(other)} to {_show(shape)}; what is marked may be larger by a whole factor, with as "
+            "many channels or an even number fewer"
+        )
+    return Layer(text, "add", shape, shape, padding=(channels - other[2]) // 2, stride=stride, name=name, other=other)
+
+
+def _pool(text: str, kind: Kind, kernel: int, shape: Shape) -> Layer:
     height, width, channels = shape
     if height % kernel or width % kernel:
         fitting = [k for k in range(1, min(height, width) + 1) if height % k == width % k == 0]
         raise SpecError(f"does not divide its input {_show(shape)}; these do: {', '.join(map(str, fitting))}")
-    return Layer(text, "maxpool", shape, (height // kernel, width // kernel, channels), kernel)
+    return Layer(text, kind, shape, (height // kernel, width // kernel, channels), kernel)
+
+
+def _whole(text: str, shape: Shape) -> Layer:
+    height, width, channels = shape
+    if height != width:
+        raise SpecError(f'needs a square image, but gets {_show(shape)}; use "avgpool K" and "dense N"')
+    return Layer(text, "avgpool", shape, (1, 1, channels), height)
 
 
 def _refuse_image_layer_after_dense(text: str, before: list[Layer]) -> None:
-    if not text.lstrip().startswith(("conv", "maxpool")):
+    if not text.lstrip().startswith(("conv", "maxpool", "avgpool")):
         return
     for number, earlier in enumerate(before, start=1):
         if earlier.kind == "dense":

@@ -21,6 +21,7 @@ class Slot:
 
     start: int
     shape: tuple[int, ...]
+    is_statistic: bool = False  # seen, not learnt: exchanged like the others, but no optimizer steps it
 
     @property
     def end(self) -> int:
@@ -38,12 +39,23 @@ def layout_of(layers: Sequence[Layer]) -> dict[str, Slot]:
     for number, layer in enumerate(layers):
         if not layer.parameters:
             continue
-        outputs, kernel = layer.output[2], layer.kernel
-        shape = (outputs, kernel, kernel, layer.input[2]) if layer.kind == "conv" else (outputs, size(layer.input))
-        for name, slot in (("weight", Slot(start, shape)), ("bias", Slot(start + layer.weights, (outputs,)))):
-            layout[f"{number}.{layer.kind}.{name}"] = slot
-            start = slot.end
+        channels = (layer.output[2],)
+        shapes = {"weight": _weights(layer), "bias": channels if layer.has_bias else None}
+        if layer.statistics:
+            shapes |= {"mean": channels, "variance": channels}
+        for name, shape in shapes.items():
+            if shape is not None:
+                slot = Slot(start, shape, name in ("mean", "variance"))
+                layout[f"{number}.{layer.kind}.{name}"] = slot
+                start = slot.end
     return layout
+
+
+def _weights(layer: Layer) -> tuple[int, ...]:
+    if layer.is_norm:
+        return (layer.output[2],)
+    outputs, kernel = layer.output[2], layer.kernel
+    return (outputs, kernel, kernel, layer.input[2]) if layer.kind == "conv" else (outputs, size(layer.input))
 
 
 def named_parameters(x: np.ndarray, layout: Mapping[str, Slot]) -> dict[str, np.ndarray]:

@@ -10,9 +10,9 @@ from gossip.models.model import warm_up
 
 
 def test_the_cache_is_stamped_with_every_kernel_source() -> None:
-    """Numba alone would stamp it with step.py, and an upgraded layers.py would go unnoticed."""
+    """Numba alone would stamp it with step.py, and an upgraded conv.py would go unnoticed."""
     warm_up()
-    cache = step.sgd_step._cache
+    cache = step.loss_and_grad._cache
     index = Path(cache.cache_path) / cache._cache_file._index_name
     with index.open("rb") as file:
         pickle.load(file)  # Numba's own version comes first

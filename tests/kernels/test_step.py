@@ -156,14 +156,14 @@ def test_padding_behind_the_parameters_stays_zero() -> None:
         assert not long[model.dim :].any()
 
 
-def test_a_step_allocates_nothing() -> None:
-    """Numba wraps each of the call's 11 array arguments in a small handle; the step itself takes no memory."""
+def allocations_of_a_step(chain: str, batch: int) -> tuple[int, int]:
+    """(made, given back) while one step is taken."""
     from numba.core.runtime import _nrt_python, rtsys
 
-    model, shape, classes = model_of("pool before relu")
-    images, labels = some_samples(3, shape, classes, 40)
+    model, shape, classes = model_of(chain)
+    images, labels = some_samples(3, shape, classes, batch)
     x, gradient, momentum = a_vector(model, 3), *np.zeros((2, model.dim), np.float32)
-    settings = (images, labels, np.arange(40), 0.1, 0.9, 0.0)
+    settings = (images, labels, np.arange(batch), 0.1, 0.9, 0.0)
     model.sgd_step(x, gradient, momentum, *settings)
     _nrt_python.memsys_enable_stats()
     try:
@@ -172,7 +172,15 @@ def test_a_step_allocates_nothing() -> None:
         after = rtsys.get_allocation_stats()
     finally:
         _nrt_python.memsys_disable_stats()
-    assert after.alloc - before.alloc == 11 and after.free - before.free == 11
+    return after.alloc - before.alloc, after.free - before.free
+
+
+def test_a_step_allocates_nothing() -> None:
+    """Numba wraps each array argument of the two calls in a small handle; the step itself takes no memory."""
+    found = {allocations_of_a_step(chain, batch) for chain in CHAINS for batch in (8, 40)}
+    assert len(found) == 1, "depends on the model or the batch"
+    made, given_back = found.pop()
+    assert made == given_back <= 20
 
 
 def test_read_only_data_costs_no_second_compile() -> None:
@@ -183,7 +191,7 @@ def test_read_only_data_costs_no_second_compile() -> None:
     for writeable in (True, False):
         images.flags.writeable = labels.flags.writeable = writeable
         model.sgd_step(x, gradient, momentum, images, labels, np.arange(8), 0.1, 0.9, 0.0)
-    assert images.flags.writeable is False and len(step.sgd_step.signatures) == 1
+    assert images.flags.writeable is False and len(step.loss_and_grad.signatures) == 1
 
 
 def test_large_logits_overflow_nothing() -> None:

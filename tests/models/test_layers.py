@@ -31,7 +31,8 @@ def test_the_mlp_is_the_one_of_the_measurements() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_ends_with_as_many_outputs_as_there_are_classes(name: str) -> None:
     """The same preset serves ten digits and two glyphs."""
-    assert resolve_layers(preset_layers(name), MNIST, 26)[-1].text == "dense 26"
+    shape = (32, 32, 3) if "cifar" in name else MNIST
+    assert resolve_layers(preset_layers(name), shape, 26)[-1].text == "dense 26"
 
 
 def test_the_text_is_canonical() -> None:
@@ -51,14 +52,20 @@ def test_same_keeps_height_and_width() -> None:
 WRONG: dict[tuple[str, ...], str] = {
     (): 'no layers; the shortest model is ["dense 10"]',
     ("dens 5",): 'layer 1 "dens 5": unknown layer; did you mean dense?',
-    ("relu", "what", "dense 10"): 'layer 2 "what": unknown layer; known: dense, conv, maxpool, relu',
-    ("",): 'layer 1 "": unknown layer; known: dense, conv, maxpool, relu',
+    (
+        "relu",
+        "what",
+        "dense 10",
+    ): 'layer 2 "what": unknown layer; known: dense, conv, maxpool, avgpool, batchnorm, groupnorm, relu, mark, add',
+    ("",): 'layer 1 "": unknown layer; known: dense, conv, maxpool, avgpool, batchnorm, groupnorm, relu, mark, add',
     ("dense",): 'layer 1 "dense": cannot be read; expected "dense 128" or "dense classes"',
     ("dense 0",): 'layer 1 "dense 0": cannot be read; expected "dense 128" or "dense classes"',
     ("dense 1e3",): 'layer 1 "dense 1e3": cannot be read; expected "dense 128" or "dense classes"',
     ("dense " + "9" * 5000,): 'cannot be read; expected "dense 128" or "dense classes"',
     ("maxpool 1\u0663",): 'cannot be read; expected "maxpool 2"',
-    ("conv 6 5x3",): 'expected "conv 6 5x5" or "conv 6 5x5 same", with a square kernel',
+    (
+        "conv 6 5x3",
+    ): 'expected "conv 6 5x5", "conv 6 5x5 same" or "conv 16 3x3 same stride 2 nobias", with a square kernel',
     ("maxpool -2",): 'layer 1 "maxpool -2": cannot be read; expected "maxpool 2"',
     ("relu 6",): 'layer 1 "relu 6": cannot be read; expected "relu" alone',
     ("conv 6 29x29",): 'layer 1 "conv 6 29x29": its kernel exceeds its input 28x28x1; use at most 28x28',
@@ -98,5 +105,5 @@ def test_an_unknown_preset_names_the_nearest() -> None:
     """One letter wrong is the usual mistake."""
     with pytest.raises(SpecError, match=r"no preset 'lennet'; did you mean lenet\?"):
         preset_layers("lennet")
-    with pytest.raises(SpecError, match="known: mlp, lenet"):
+    with pytest.raises(SpecError, match="known: mlp, mlp2, lenet"):
         preset_layers("transformer")
