@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from gossip.kernels.denormals import flush_denormals
 from gossip.protocol import events as ev
 from gossip.training.trainer import Trainer
 from gossip.training.work import Stage, Where, Work, ends_here
@@ -115,6 +116,7 @@ class LiveWorkers:
     # -- The trainer's thread ------------------------------------------------------------------------
 
     def _run_trainer(self) -> None:
+        flush_denormals()
         mailbox = self._mailboxes[Where.TRAINER]
         while True:
             if not self._is_stepping or not mailbox.empty():

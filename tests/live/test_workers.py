@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gossip.data.store import load_dataset
+from gossip.kernels.denormals import IS_X86
 from gossip.live.workers import LiveWorkers
 from gossip.models.model import build_model
 from gossip.protocol import events as ev
@@ -54,6 +55,18 @@ def test_steps_are_reported_and_stop_when_told() -> None:
     steps = trainer.steps
     last = [event for event in iter_now(loop.inbox) if isinstance(event, ev.StepsDone)][-1]
     assert last.steps == steps, "what was done after the last report counts too"
+
+
+@pytest.mark.skipif(not IS_X86, reason="x86 alone is slow with denormals, and has the register")
+def test_the_trainer_s_thread_takes_denormals_as_zero() -> None:
+    """Momentum of dead units fades into them. With x all 0 the first layer's gradient is 0."""
+    trainer = make_trainer()
+    trainer.x[:], trainer.momentum[:] = 0, 1e-40
+    loop = Loop(trainer)
+    loop.workers.submit(ev.StartTraining(0))
+    loop.wait_for(ev.StepsDone)
+    loop.workers.close()
+    assert trainer.momentum[0] == 0
 
 
 def test_what_is_asked_between_steps_is_answered_while_training_goes_on() -> None:
