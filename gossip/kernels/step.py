@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gossip.kernels import conv, dense, norm, pool, residual
+from gossip.kernels import conv, dense, norm, pool, residual, team
 from gossip.kernels.compiling import kernel
 from gossip.kernels.lanes import LANES, ahead, at, transpose
 from gossip.kernels.loss import likeliest, softmax_loss
@@ -52,6 +52,10 @@ class Workspace(NamedTuple):
     prepared: np.ndarray  # float32: weights as the step wants them
     scratch: np.ndarray  # float32
     sums: np.ndarray  # float64[2 * channels]
+    me: int  # of a team of threads (team.py)
+    size: int
+    flags: np.ndarray  # int64, the team's
+    board: np.ndarray  # float64[size, 2 * channels], the team's
 
 
 @kernel
@@ -66,13 +70,29 @@ def loss_and_grad(table, x, gradient, samples, smoothing, work):
     loss = 0.0
     batch = samples.picked.size
     size = work.values.shape[0] * LANES
-    for start in range(0, batch, size):
-        chunk = samples.picked[start : start + size]
+    first, end = team.share(batch, work)
+    for start in range(first, end, size):
+        chunk = samples.picked[start : min(start + size, end)]
         gather(samples, chunk, work)
-        forward(table, x, gradient, chunk.size, True, work)
+        forward(table, x, gradient, chunk.size, batch, work)
         loss += softmax_loss(table[-1], samples.labels, chunk, smoothing, 1.0 / batch, work.values)
-        backward(table, x, gradient, start == 0, chunk.size, work)
+        backward(table, x, gradient, start == first, chunk.size, batch, work)
     return loss / batch
+
+
+@kernel
+def loss_and_grad_together(table, x, gradient, others, samples, smoothing, work):
+    """The same by a team of threads, each of which calls this with its own workspace; all get the same loss.
+
+    others: float32[size - 1, n], the gradients of all threads but the first, whose is `gradient`.
+    """
+    own = gradient if work.me == 0 else others[work.me - 1]
+    loss = loss_and_grad(table, x, own, samples, smoothing, work)
+    work.sums[0] = loss
+    team.add_up(work.sums, 1, work)
+    loss = work.sums[0]
+    team.gather_gradients(gradient, others, work)
+    return loss
 
 
 @kernel
@@ -88,7 +108,7 @@ def evaluate(table, x, samples, work, predictions):
     for start in range(0, samples.picked.size, size):
         chunk = samples.picked[start : start + size]
         gather(samples, chunk, work)
-        forward(table, x, x, chunk.size, False, work)
+        forward(table, x, x, chunk.size, 0, work)
         loss += softmax_loss(last, samples.labels, chunk, 0.0, 1.0, values)
         for sample in range(chunk.size):
             logits = at(values, sample // LANES * values.shape[1] + last.output_at)
@@ -163,13 +183,13 @@ def prepare(table, x, prepared):
 
 
 @kernel
-def forward(table, x, gradient, count, is_training, work):
-    """All tensors behind the first one, for `count` samples. gradient: of running statistics, in training."""
+def forward(table, x, gradient, count, batch, work):
+    """All tensors behind the first one, for `count` samples of a batch; batch 0: for an evaluation."""
     for index in range(table.size):
         row = row_of(table, index)
         layer = fields(row)
         if layer.kind == BATCHNORM:
-            forward_batchnorm(row, x, gradient, count, is_training, work)
+            forward_batchnorm(row, x, gradient, count, batch, work)
         elif layer.kind == DENSE or layer.kind == CONV:
             forward_affine(row, x, -(-count // LANES), work)
         else:
@@ -197,16 +217,20 @@ def forward_affine(row, x, groups, work):
 
 
 @kernel
-def forward_batchnorm(row, x, gradient, count, is_training, work):
+def forward_batchnorm(row, x, gradient, count, batch, work):
     """All groups of the chunk, which is the batch."""
     layer = fields(row)
     values, gap, sums = work.values, work.values.shape[1], at(work.sums, 0)
     groups = -(-count // LANES)
     inputs, kept = at(values, layer.input_at), at(work.prepared, layer.prepared_at)
     statistics = at(x, layer.statistics_at)
-    if is_training:
+    if batch:
         norm.batch_statistics(row, groups, gap, at(work.live, 0), inputs, sums)
-        norm.batchnorm_begin(row, count, sums, statistics, at(gradient, layer.statistics_at), kept)
+        team.add_up(work.sums, 2 * layer.channels, work)
+        statistics_gradient = at(gradient, layer.statistics_at)
+        norm.batchnorm_begin(row, batch, sums, statistics, statistics_gradient, kept)
+        if work.me > 0:
+            gradient[layer.statistics_at : layer.statistics_at + 2 * layer.channels] = 0
     else:
         norm.batchnorm_recall(row, statistics, kept)
     norm.batchnorm_forward(
@@ -239,13 +263,13 @@ def forward_group(row, x, begin, values):
 
 
 @kernel
-def backward(table, x, gradient, is_first, count, work):
+def backward(table, x, gradient, is_first, count, batch, work):
     """Add this chunk's part to `gradient`, from the last layer's output slopes, which are already there."""
     for index in range(table.size - 1, -1, -1):
         row = row_of(table, index)
         layer = fields(row)
         if layer.kind == BATCHNORM:
-            backward_batchnorm(row, x, gradient, count, work)
+            backward_batchnorm(row, x, gradient, count, batch, work)
         elif layer.kind == DENSE:
             backward_dense(row, x, gradient, is_first, -(-count // LANES), work)
         elif layer.kind == CONV:
@@ -309,20 +333,21 @@ def backward_conv(row, gradient, groups, work):
 
 
 @kernel
-def backward_batchnorm(row, x, gradient, count, work):
+def backward_batchnorm(row, x, gradient, count, batch, work):
     layer = fields(row)
     values, gap, sums = work.values, work.values.shape[1], at(work.sums, 0)
     groups = -(-count // LANES)
     inputs, kept = at(values, layer.input_at), at(work.prepared, layer.prepared_at)
     output_slopes = at(values, layer.output_slopes_at)
     norm.batchnorm_slopes(row, groups, gap, kept, inputs, output_slopes, sums)
-    if layer.needs_gradient:
+    team.add_up(work.sums, 2 * layer.channels, work)
+    if layer.needs_gradient and work.me == 0:
         for c in range(layer.channels):
             gradient[layer.weights_at + c] += sums[layer.channels + c]
             gradient[layer.biases_at + c] += sums[c]
     if layer.needs_input_slopes:
         norm.batchnorm_backward(
-            row, layer.start, layer.finish, groups, gap, count, at(work.live, 0), at(x, layer.weights_at), kept,
+            row, layer.start, layer.finish, groups, gap, batch, at(work.live, 0), at(x, layer.weights_at), kept,
             sums, inputs, output_slopes, at(values, layer.input_slopes_at),
         )  # fmt: skip
 

@@ -84,6 +84,12 @@ class Layer:
         return self.output[2] if self.weights and self.has_bias else 0
 
     @property
+    def products(self) -> int:
+        """Multiplications of one sample on its way forward; those that hardly count are left out."""
+        height, width, _ = self.output
+        return height * width * self.weights if self.kind in ("dense", "conv") else 0
+
+    @property
     def statistics(self) -> int:
         """Numbers that are not learnt but seen: running mean and variance of every channel."""
         return 2 * self.output[2] if self.kind == "batchnorm" else 0

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gossip.kernels import optimizer, step
+from gossip.kernels import optimizer, step, team
 from gossip.kernels.compiling import link
 from gossip.kernels.lanes import LANES
 from gossip.models.layers import Layer, resolve_layers
 from gossip.models.layout import Slot, layout_of, named_parameters
-from gossip.models.plan import plan
+from gossip.models.plan import Sizes, plan
+from gossip.models.team import Team
+
+# A step of fewer products than this, about .3 ms, is not shared: threads that meet, and a gradient for each of them,
+# cost as much (python analysis/bench/trainer.py --threads 1 2 compares).
+SHARED_PRODUCTS = 40_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +45,12 @@ class Model:
     dim: int
     segments: np.ndarray  # optimizer.SEGMENT rows: which parts of a vector are learnt, which are seen
     smoothing: float
+    threads: int
     _table: np.ndarray
     _scale: np.ndarray
     _shift: np.ndarray
-    _work: step.Workspace
+    _works: tuple[step.Workspace, ...]  # one per thread
+    _team: Team
 
     def init(self, seed: int) -> np.ndarray:
         """float32[dim]: weights normal with variance 2 / inputs (He et al. 2015), biases 0.
@@ -65,8 +72,22 @@ class Model:
 
         Of running statistics it is how far they are from what these samples show.
         """
-        samples = self._samples(images, labels, np.arange(len(images)))
-        return step.loss_and_grad(self._table, x, gradient, samples, self.smoothing, self._work)
+        return self._loss_and_grad(x, gradient, self._samples(images, labels, np.arange(len(images))))
+
+    def _loss_and_grad(self, x: np.ndarray, gradient: np.ndarray, samples: step.Samples) -> float:
+        threads = self._threads_for(len(samples.picked))
+        if threads > 1:
+            return self._team.loss_and_grad(x, gradient, samples, self.smoothing, threads)
+        return step.loss_and_grad(self._table, x, gradient, samples, self.smoothing, self._alone)
+
+    def _threads_for(self, batch: int) -> int:
+        """As many as there are groups of samples for, and only where a step is long enough to be shared."""
+        products = 3 * batch * sum(layer.products for layer in self.layers)
+        return min(self.threads, -(-batch // LANES)) if products > SHARED_PRODUCTS else 1
+
+    @property
+    def _alone(self) -> step.Workspace:
+        return self._works[0]._replace(size=1)
 
     def sgd_step(
         self,
@@ -86,7 +107,7 @@ class Model:
         Returns the mean loss before the step: if it is not finite, x is spoilt. Releases the GIL.
         """
         samples = self._samples(images, labels, picked)
-        loss = step.loss_and_grad(self._table, x, gradient, samples, self.smoothing, self._work)
+        loss = self._loss_and_grad(x, gradient, samples)
         settings = (float(learning_rate), float(momentum_factor), float(weight_decay))
         optimizer.sgd(self.segments, x, gradient, momentum, *settings, False)
         return loss
@@ -95,7 +116,7 @@ class Model:
         """Judge x on all samples given, at least one. Allocates 9 bytes per sample."""
         predictions = np.empty(len(images), np.uint8)
         samples = self._samples(images, labels, np.arange(len(images)))
-        loss = step.evaluate(self._table, x, samples, self._work, predictions)
+        loss = step.evaluate(self._table, x, samples, self._alone, predictions)
         return Evaluation(loss / len(images), float(np.mean(predictions == labels)), predictions)
 
     def _samples(self, images: np.ndarray, labels: np.ndarray, picked: np.ndarray) -> step.Samples:
@@ -114,33 +135,49 @@ def build_model(
     batch: int = 256,
     winograd: int = 4,
     smoothing: float = 0.0,
+    threads: int = 1,
 ) -> Model:
     """A model of resolved layers. It sees (pixel / 255 - mean) / std; mean and std: one number per channel.
 
     batch: samples per step at most, where a batch normalisation must see all of them at once. winograd: m of
-    F(m x m, 3 x 3), 0 for direct convolution.
+    F(m x m, 3 x 3), 0 for direct convolution. threads: that compute a gradient together, each a part of the batch.
     """
     link()
     height, width, _ = layers[0].input
     mean_by_channel, std_by_channel = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     layout = layout_of(layers)
-    table, sizes = plan(layers, layout, batch, winograd)
+    table, sizes = plan(layers, layout, -(-batch // threads // LANES) * LANES, winograd)
+    works = _workspaces(sizes, threads)
     return Model(
         layers=tuple(layers),
         layout=layout,
         dim=list(layout.values())[-1].end,
         segments=_segments(layout),
         smoothing=smoothing,
+        threads=threads,
         _table=table,
         _scale=np.tile(1 / (255 * std_by_channel), height * width).astype(np.float32),
         _shift=np.tile(-mean_by_channel / std_by_channel, height * width).astype(np.float32),
-        _work=step.Workspace(
+        _works=works,
+        _team=Team(table, works),
+    )
+
+
+def _workspaces(sizes: Sizes, threads: int) -> tuple[step.Workspace, ...]:
+    flags, board = np.zeros(team.PARKED + team.TEAM_MAX, np.int64), np.zeros((threads, 2 * sizes.channels))
+    return tuple(
+        step.Workspace(
             values=_aligned_zeros(sizes.groups, sizes.values),
             live=_aligned_zeros(sizes.groups, LANES),
             prepared=_aligned_zeros(1, sizes.prepared)[0],
             scratch=_aligned_zeros(1, sizes.scratch)[0],
             sums=np.zeros(2 * sizes.channels),
-        ),
+            me=me,
+            size=threads,
+            flags=flags,
+            board=board,
+        )
+        for me in range(threads)
     )
 
 
