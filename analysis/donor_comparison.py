@@ -71,9 +71,7 @@ class Swarm:
 
     def trainer(self, shard: int, order_seed: int) -> Trainer:
         spec = self.experiment
-        indices = spec.partition.shard(
-            self.dataset.train_labels, len(spec.recipe.classes), spec.data.shards, shard, spec.seed
-        )
+        indices = spec.indices_of(shard, self.dataset.train_labels)
         model = build_model(spec.layers, spec.recipe.mean, spec.recipe.std)
         return Trainer(spec.train, spec.seed, model, self.dataset, indices, order_seed=order_seed)
 

@@ -15,6 +15,7 @@ import click
 from gossip import __version__
 from gossip.commands import background, doctor, owner, plan, status, unit
 from gossip.commands import ticket as tickets
+from gossip.commands.options import sample
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 data_dir = click.option("--data-dir", default="", help="A folder that holds the data files.")
@@ -147,6 +148,7 @@ def node(
         "is worth. 0: do not."
     ),
 )
+@sample
 @data_dir
 @upload
 @run_dir
@@ -156,16 +158,21 @@ def train(
     nodes: int,
     host: str,
     alone_steps: int,
+    changes: dict[str, Any],
     data_dir: str,
     upload: str,
     run_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a swarm of --nodes on this machine, one process each, and watch it."""
+    """Run a swarm of --nodes on this machine, one process each, and watch it.
+
+    The run ends at train.samples, or earlier: at train.target_accuracy, after train.time, or, with train.plateau = 5,
+    once five looks at the held-out samples in a row brought no progress.
+    """
     from gossip.launcher import Launcher
     from gossip.spec import load
 
-    launcher = Launcher(load(spec), nodes=nodes, host=host, data_dir=data_dir, upload=upload, run_dir=run_dir)
+    launcher = Launcher(load(spec, changes), nodes=nodes, host=host, data_dir=data_dir, upload=upload, run_dir=run_dir)
     result = launcher.run(alone_steps=alone_steps)
     _print_json(result, as_json)
     _refuse_failures(result)

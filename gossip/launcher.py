@@ -149,8 +149,12 @@ class Launcher:
         from gossip.training import mixer
 
         began = time.monotonic()
-        load_dataset(self.experiment.recipe, self.data_dir or self.experiment.node.data_dir)
+        recipe, sample = self.experiment.recipe, self.experiment.sample
+        load_dataset(recipe, self.data_dir or self.experiment.node.data_dir)
         self.console.say(f"run folder {self.run_folder.path}")
+        if not sample.is_all:
+            size = sample.size(recipe.train_samples, len(recipe.classes))
+            self.console.say(f"training on {size:,} of {recipe.train_samples:,} samples, of every class its share")
         self.console.say(f"data ready ({time.monotonic() - began:.1f} s); compiling kernels, once per machine ...")
         began = time.monotonic()
         model.warm_up()

@@ -104,9 +104,7 @@ def plan(
 
 def _trainer(experiment: Experiment, model: Model, dataset: Dataset, number: int) -> Trainer:
     shards = experiment.data.shards
-    indices = experiment.partition.shard(
-        dataset.train_labels, len(experiment.recipe.classes), shards, number % shards, experiment.seed
-    )
+    indices = experiment.indices_of(number % shards, dataset.train_labels)
     return Trainer(experiment.train, experiment.seed, model, dataset, indices, order_seed=number)
 
 

@@ -13,8 +13,9 @@ import json
 import math
 import shlex
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -22,10 +23,15 @@ from msgspec import Meta
 from gossip.addresses import ADVERTISE_EXPECTED, ENDPOINT_EXPECTED, is_advertisable, is_listenable
 from gossip.data.partition import Partition, parse_partition
 from gossip.data.recipes import Recipe, find_recipe
+from gossip.data.sample import SAMPLE_EXPECTED, Sample, parse_sample
 from gossip.errors import SpecError
 from gossip.models.layers import Layer, preset_layers, resolve_layers
 from gossip.protocol.momentum import momentum_refusal
 from gossip.units import bytes_per_s_of, seconds_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CANONICAL_BYTES_MAX = 16_384  # the whole spec travels to a joiner in one frame
 
@@ -38,6 +44,7 @@ class DataSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str, Meta(description='"iid", "dirichlet(alpha)" with alpha > 0, or "classes(k)" with k >= 1')
     ] = "iid"
     shards: Annotated[int, Meta(ge=1, le=100_000, description="a whole number from 1 to 100000")] = 4
+    sample: Annotated[str | int, Meta(description=f'{SAMPLE_EXPECTED}; "" for all of the training data')] = ""
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,7 +69,8 @@ class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         float, Meta(ge=0, le=1, description="a fraction from 0 to 1 on held-out samples; 0 for no target")
     ] = 0.0
     plateau: Annotated[
-        int, Meta(ge=0, le=1000, description="how many looks without progress end the run; 0 for never")
+        int,
+        Meta(ge=0, le=1000, description="early stopping: how many looks without progress end the run; 0 for never"),
     ] = 0
     batch: Annotated[
         Annotated[int, Meta(ge=1, le=65_536)] | Literal["auto"],
@@ -144,6 +152,19 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def partition(self) -> Partition:
         return parse_partition(self.data.partition)
+
+    @property
+    def sample(self) -> Sample:
+        return parse_sample(self.data.sample)
+
+    def indices_of(self, shard: int, labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Which training samples a shard holds, int64[m], sorted: those in data.sample, dealt out.
+
+        labels: uint8[n], of all training samples. Raises SpecError for a shard out of range.
+        """
+        classes = len(self.recipe.classes)
+        sampled = self.sample.take(labels, classes, self.seed)
+        return sampled[self.partition.shard(labels[sampled], classes, self.data.shards, shard, self.seed)]
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -241,18 +262,39 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def load(path: str | Path) -> Experiment:
-    """Read and check an experiment file. Raises SpecError, one line."""
+INSTEAD_OF = {"model.preset": "layers", "model.layers": "preset"}
+
+
+def load(path: str | Path, changes: Mapping[str, Any] | None = None) -> Experiment:
+    """Read and check an experiment file. Raises SpecError, one line.
+
+    changes: values that win over the file's, by key, such as {"train.batch": 64}.
+    """
     path = Path(path)
+    return parse(read_text(path), path, changes)
+
+
+def read_text(path: Path) -> str:
+    """What an experiment file says. Raises SpecError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot read the experiment file ({error}); expected a TOML file") from error
+
+
+def parse(text: str, path: Path, changes: Mapping[str, Any] | None = None) -> Experiment:
+    """The experiment that `text`, from the file `path`, describes; `changes` as for `load`. Raises SpecError."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"{path}: not valid TOML: {error}") from error
     table.setdefault("name", path.stem)
+    for key, value in (changes or {}).items():
+        section, _, name = key.rpartition(".")
+        values = table.setdefault(section, {}) if section else table
+        if isinstance(values, dict):  # what else it may be is refused below
+            values.pop(INSTEAD_OF.get(key, ""), None)
+            values[name] = value
     return _experiment(table, str(path), beside=path.parent)
 
 
@@ -306,6 +348,10 @@ def _experiment(
         parse_partition(data.partition).check(len(recipe.classes), data.shards)
     except SpecError as error:
         raise SpecError(f"{source}: data.partition = {data.partition!r}: {error}") from error
+    try:
+        parse_sample(data.sample).check(recipe.train_samples, len(recipe.classes), data.shards)
+    except SpecError as error:
+        raise SpecError(f"{source}: data.sample = {data.sample!r}: {error}") from error
     experiment = Experiment(**top, **sections, recipe=recipe)
     key = f"model.preset = {model.preset!r}" if model.preset else f"model.layers = {list(model.layers)}"
     try:

@@ -202,9 +202,7 @@ def _train_alone(launcher: Launcher, steps: dict[int, int]) -> dict[int, float]:
 
 def train_alone(experiment: Experiment, dataset: Dataset, shard: int, steps: int) -> float:
     """Held-out accuracy of one shard after `steps` steps without anybody, learning rate decayed over them."""
-    indices = experiment.partition.shard(
-        dataset.train_labels, len(experiment.recipe.classes), experiment.data.shards, shard, experiment.seed
-    )
+    indices = experiment.indices_of(shard, dataset.train_labels)
     model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)
     trainer = Trainer(experiment.train, experiment.seed, model, dataset, indices, order_seed=shard)
     for step in range(steps):

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,3 +162,41 @@ def test_momentum_that_does_not_exist_cannot_be_averaged(tmp_path: Path) -> None
 def test_whether_momentum_is_averaged_is_the_swarms_business(tmp_path: Path) -> None:
     text = SMALL + '[exchange]\nmomentum = "{}"\n'
     assert load(written(tmp_path, text.format("on"))).hash != load(written(tmp_path, text.format("off"))).hash
+
+
+# -- Part of the data, and changes from outside ----------------------------------------------------------
+
+
+def test_a_sample_is_dealt_out_and_shared(tmp_path: Path) -> None:
+    """Two nodes that sample differently would train on each other's data, so it is another experiment."""
+    whole = load(written(tmp_path, SMALL))
+    part = load(written(tmp_path, SMALL), {"data.sample": "10%"})
+    assert part.hash != whole.hash
+    assert from_canonical(part.canonical()) == part
+    labels = (np.arange(whole.recipe.train_samples) % 10).astype(np.uint8)
+    shards = [part.indices_of(shard, labels) for shard in range(part.data.shards)]
+    assert sorted(np.concatenate(shards)) == part.sample.take(labels, 10, part.seed).tolist()
+    assert sum(map(len, shards)) == 1200
+
+
+@pytest.mark.parametrize("sample", ['"0%"', '"130%"', "9", "12_001", "true", '"some"'])
+def test_an_impossible_sample_is_refused_before_anything_starts(tmp_path: Path, sample: str) -> None:
+    text = SMALL.replace("[model]", f"sample = {sample}\n[model]")
+    with pytest.raises(SpecError, match=r"small.toml: data.sample = .*: .*expected"):
+        load(written(tmp_path, text))
+
+
+def test_a_sample_smaller_than_the_shards_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="50 samples leave some of 100 shards empty; expected fewer shards"):
+        load(written(tmp_path, SMALL), {"data.sample": 50, "data.shards": 100})
+
+
+def test_changes_win_over_the_file_and_are_checked_like_it(tmp_path: Path) -> None:
+    path = written(tmp_path, SMALL + "[train]\nbatch = 16\n")
+    changed = load(path, {"train.batch": 64, "seed": 9, "exchange.blocks": "auto", "model.layers": ["dense 10"]})
+    assert (changed.train.batch, changed.seed, changed.exchange.blocks) == (64, 9, "auto")
+    assert changed.model.preset == ""
+    with pytest.raises(SpecError, match=r"did you mean train\.batch"):
+        load(path, {"train.bach": 64})
+    with pytest.raises(SpecError, match=r"train\.batch = 'x': expected"):
+        load(path, {"train.batch": "x"})

@@ -188,9 +188,7 @@ class _LiveNode:
     def _prepare(self, shard: int) -> tuple[Model, Trainer]:
         """Model, trainer and compiled kernels."""
         experiment, dataset = self.experiment, self.dataset
-        indices = experiment.partition.shard(
-            dataset.train_labels, len(experiment.recipe.classes), experiment.data.shards, shard, experiment.seed
-        )
+        indices = experiment.indices_of(shard, dataset.train_labels)
         model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)
         order_seed = int.from_bytes(self.transport.key[:4], "big")
         trainer = Trainer(experiment.train, experiment.seed, model, dataset, indices, order_seed=order_seed)
