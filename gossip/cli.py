@@ -191,22 +191,26 @@ def demo(run_dir: Path | None, as_json: bool) -> None:
 
 
 @cli.command(name="eval")
-@click.argument("run")
+@click.argument("run", metavar="RUN|MODEL.safetensors")
+@click.option("--recipe", default="", help="Another data set: a recipe's name, or its .toml.  [what it learnt from]")
 @data_dir
 @as_json
-def evaluate(run: str, data_dir: str, as_json: bool) -> None:
-    """Accuracy and confusion table of a run's model on the held-out samples."""
+def evaluate(run: str, recipe: str, data_dir: str, as_json: bool) -> None:
+    """Accuracy and confusion table of a model on the held-out samples.
+
+    A model is a run's, or a bare file from anywhere: it says itself what it is made of.
+    """
     from gossip.inspect import evaluate_run
 
-    _print_json(evaluate_run(run, data_dir), as_json)
+    _print_json(evaluate_run(run, data_dir, recipe), as_json)
 
 
 @cli.command()
-@click.argument("run")
+@click.argument("run", metavar="RUN|MODEL.safetensors")
 @click.argument("image", type=click.Path(path_type=Path))
 @as_json
 def predict(run: str, image: Path, as_json: bool) -> None:
-    """What a run's model sees in IMAGE."""
+    """What a model sees in IMAGE, a picture of any size."""
     from gossip.inspect import predict_image
 
     _print_json(predict_image(run, image), as_json)

@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from gossip.spec import Experiment, from_canonical, recipe_to_toml
 if TYPE_CHECKING:
     import numpy as np
 
+    from gossip.models.layers import Layer
     from gossip.models.model import Model
 
 PACKAGES = ("pyzmq", "numpy", "numba", "msgpack", "lz4", "pillow", "msgspec", "safetensors", "cryptography")
@@ -145,14 +147,12 @@ class RunFolder:
         self._write(self.picture.name, svg.encode())
 
     def save_model(self, model: Model, x: np.ndarray, experiment: Experiment) -> None:
-        """x: float32, at least model.dim long. One tensor per layer, and the spec as metadata."""
-        import safetensors.numpy
+        """x: float32, at least model.dim long."""
+        from gossip.models import portable
 
-        from gossip.models.layout import named_parameters
-
-        tensors = {name: tensor.copy() for name, tensor in named_parameters(x, model.layout).items()}
-        metadata = {"format": "gossip-1", "spec": experiment.canonical().decode()}
-        self._write(self.model.name, safetensors.numpy.save(tensors, metadata))
+        recipe = experiment.recipe
+        data = portable.pack(model.layers, recipe.classes, recipe.mean, recipe.std, x, experiment.canonical())
+        self._write(self.model.name, data)
 
     def load_model(self, model: Model) -> np.ndarray:
         """The saved parameters as float32[model.dim]. Raises SpecError where the file is missing or another model's."""
@@ -230,26 +230,22 @@ def _encoded(text: str) -> bytes:
 
 
 def load_parameters(path: Path, model: Model) -> np.ndarray:
-    """float32[model.dim] from a safetensors file. Raises SpecError naming what does not fit."""
-    import numpy as np
-    import safetensors
-    import safetensors.numpy
+    """float32[model.dim] from a portable model. Raises SpecError: what is wrong with it, or what does not fit."""
+    from gossip.models import portable
 
-    from gossip.models.layout import named_parameters
+    found = portable.read(path)
+    texts, expected = ([layer.text for layer in layers] for layers in (found.layers, model.layers))
+    if texts != expected or found.shape != model.layers[0].input:
+        raise SpecError(
+            f"{path}: another architecture: it holds {_chain(found.layers)}, expected {_chain(model.layers)}"
+        )
+    return found.x
 
-    try:
-        tensors = safetensors.numpy.load(path.read_bytes())
-    except (OSError, safetensors.SafetensorError) as error:
-        raise SpecError(f"{path}: cannot read the model ({error})") from error
-    x = np.zeros(model.dim, np.float32)
-    expected = named_parameters(x, model.layout)
-    if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in expected.items()}:
-        raise SpecError(f"{path}: another architecture: it holds {sorted(tensors)}, expected {sorted(expected)}")
-    for name, tensor in tensors.items():
-        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
-            raise SpecError(f"{path}: {name} is not finite float32; the file is damaged, take another copy")
-        expected[name][...] = tensor
-    return x
+
+def _chain(layers: Sequence[Layer]) -> str:
+    """For a person."""
+    height, width, channels = layers[0].input
+    return f"{', '.join(layer.text for layer in layers)} on {height}x{width}x{channels}"
 
 
 def _circumstances() -> dict[str, Any]:

@@ -57,15 +57,15 @@ def test_a_model_comes_back_bit_for_bit(run: RunFolder) -> None:
 def test_a_damaged_or_foreign_model_is_refused(run: RunFolder) -> None:
     """Cut short, not a number, another architecture, not there at all."""
     model = build_model(EXPERIMENT.layers, EXPERIMENT.recipe.mean, EXPERIMENT.recipe.std)
-    with pytest.raises(SpecError, match="cannot read the model"):
+    with pytest.raises(SpecError, match=r"no such file; expected a model\.safetensors"):
         run.load_model(model)
     x = model.init(3)
     x[5] = np.nan
     run.save_model(model, x, EXPERIMENT)
-    with pytest.raises(SpecError, match="not finite float32; the file is damaged"):
+    with pytest.raises(SpecError, match=r"0\.conv\.weight is not finite"):
         run.load_model(model)
     run.model.write_bytes(run.model.read_bytes()[:-10])
-    with pytest.raises(SpecError, match="cannot read the model"):
+    with pytest.raises(SpecError, match="truncated, 10 bytes are missing"):
         run.load_model(model)
     other = load(Path(__file__).parents[1] / "deploy" / "experiments" / "mnist-mlp.toml")
     other_model = build_model(other.layers, other.recipe.mean, other.recipe.std)
