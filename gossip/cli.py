@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from gossip import __version__
-from gossip.commands import background, doctor, owner, plan, status, unit
+from gossip.commands import background, doctor, export, owner, plan, status, unit
 from gossip.commands import ticket as tickets
 from gossip.commands.options import sample
 
@@ -227,6 +227,7 @@ for command in (
     plan.plan,
     doctor.doctor,
     unit.unit,
+    export.export,
 ):
     cli.add_command(command)
 

@@ -19,6 +19,10 @@ class RunIsFinishedError(SpecError):
     exit_status = 3
 
 
+class MissingExtraError(GossipError):
+    """An optional package is not installed: the user can."""
+
+
 class DataError(GossipError):
     """Training data is missing or not what its recipe says: the user can fetch or repair it."""
 
