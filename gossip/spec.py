@@ -131,6 +131,10 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     backup: Annotated[
         str, Meta(description="a folder, or a command with {file} in it, that takes copies of the checkpoints")
     ] = ""
+    threads: Annotated[
+        Annotated[int, Meta(ge=1, le=64)] | Literal["auto"],
+        Meta(description="a whole number from 1 to 64, the trainer's; or \"auto\" for this node's share of the cores"),
+    ] = "auto"
     checkpoint_every_s: Annotated[
         float, Meta(ge=1, le=86_400, description="seconds between two checkpoints, 1 to 86400")
     ] = 60.0

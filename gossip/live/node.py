@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from gossip import wire
 from gossip.addresses import NONE
 from gossip.codec.body import Encoded
+from gossip.cores import Cores
 from gossip.data.partition import shard_of_key
 from gossip.data.store import Dataset, load_dataset
 from gossip.engine import Engine
@@ -106,7 +107,8 @@ def run_node(experiment: Experiment | None, options: NodeOptions, console: Conso
             events = run.open_events()
             stack.callback(_close, events)
             observe = EventLog(events, options.name, time.time, console)
-            node = _LiveNode(entry, options, dataset, transport, ledger, run, addresses, observe, console, stop)
+            cores = stack.enter_context(Cores(entry.experiment.node.threads))
+            node = _LiveNode(entry, options, dataset, transport, ledger, run, addresses, observe, console, stop, cores)
             node.run()
         finally:
             transport.close()  # lets the goodbyes out
@@ -131,10 +133,11 @@ class _LiveNode:
         observe: EventLog,
         console: Console,
         stop: StopButton,
+        cores: Cores,
     ) -> None:
         self.entry, self.experiment, self.options, self.dataset = entry, entry.experiment, options, dataset
         self.transport, self.ledger, self.folder, self.addresses = transport, ledger, run, addresses
-        self.observe, self.console, self.stop = observe, console, stop
+        self.observe, self.console, self.stop, self.cores = observe, console, stop, cores
         self.inbox: queue.SimpleQueue[ev.Input] = queue.SimpleQueue()
 
     def run(self) -> None:
@@ -188,8 +191,9 @@ class _LiveNode:
     def _prepare(self, shard: int) -> tuple[Model, Trainer]:
         """Model, trainer and compiled kernels."""
         experiment, dataset = self.experiment, self.dataset
+        recipe = experiment.recipe
         indices = experiment.indices_of(shard, dataset.train_labels)
-        model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)
+        model = build_model(experiment.layers, recipe.mean, recipe.std, threads=self.cores.most())
         order_seed = int.from_bytes(self.transport.key[:4], "big")
         trainer = Trainer(experiment.train, experiment.seed, model, dataset, indices, order_seed=order_seed)
         mixer.warm_up()
@@ -253,6 +257,7 @@ class _LiveNode:
             if job := self.addresses.look(self.engine.node, time.monotonic()):
                 self.workers.on_saver(job)
             self.keeper.say()
+            self.model.use_threads(self.cores.threads())
 
     def _post(self, event: ev.Input) -> None:
         """An answer of the workers, from their threads."""

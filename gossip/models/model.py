@@ -45,7 +45,6 @@ class Model:
     dim: int
     segments: np.ndarray  # optimizer.SEGMENT rows: which parts of a vector are learnt, which are seen
     smoothing: float
-    threads: int
     _table: np.ndarray
     _scale: np.ndarray
     _shift: np.ndarray
@@ -80,10 +79,14 @@ class Model:
             return self._team.loss_and_grad(x, gradient, samples, self.smoothing, threads)
         return step.loss_and_grad(self._table, x, gradient, samples, self.smoothing, self._alone)
 
+    def use_threads(self, count: int) -> None:
+        """From the next step on; no more than it was built for."""
+        self._team.limit = max(1, min(count, len(self._works)))
+
     def _threads_for(self, batch: int) -> int:
         """As many as there are groups of samples for, and only where a step is long enough to be shared."""
         products = 3 * batch * sum(layer.products for layer in self.layers)
-        return min(self.threads, -(-batch // LANES)) if products > SHARED_PRODUCTS else 1
+        return min(self._team.limit, -(-batch // LANES)) if products > SHARED_PRODUCTS else 1
 
     @property
     def _alone(self) -> step.Workspace:
@@ -140,21 +143,23 @@ def build_model(
     """A model of resolved layers. It sees (pixel / 255 - mean) / std; mean and std: one number per channel.
 
     batch: samples per step at most, where a batch normalisation must see all of them at once. winograd: m of
-    F(m x m, 3 x 3), 0 for direct convolution. threads: that compute a gradient together, each a part of the batch.
+    F(m x m, 3 x 3), 0 for direct convolution. threads: that compute a gradient together, each a
+    part of the batch; no more than it has groups of 16 samples.
     """
     link()
     height, width, _ = layers[0].input
     mean_by_channel, std_by_channel = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     layout = layout_of(layers)
-    table, sizes = plan(layers, layout, -(-batch // threads // LANES) * LANES, winograd)
-    works = _workspaces(sizes, threads)
+    threads = max(1, min(threads, -(-batch // LANES), team.TEAM_MAX))
+    table, whole = plan(layers, layout, batch, winograd)
+    half = plan(layers, layout, -(-batch // 2), winograd)[1]  # of a batch two share, what the second has at most
+    works = _workspaces([whole] + [half] * (threads - 1))
     return Model(
         layers=tuple(layers),
         layout=layout,
         dim=list(layout.values())[-1].end,
         segments=_segments(layout),
         smoothing=smoothing,
-        threads=threads,
         _table=table,
         _scale=np.tile(1 / (255 * std_by_channel), height * width).astype(np.float32),
         _shift=np.tile(-mean_by_channel / std_by_channel, height * width).astype(np.float32),
@@ -163,21 +168,23 @@ def build_model(
     )
 
 
-def _workspaces(sizes: Sizes, threads: int) -> tuple[step.Workspace, ...]:
-    flags, board = np.zeros(team.PARKED + team.TEAM_MAX, np.int64), np.zeros((threads, 2 * sizes.channels))
+def _workspaces(sizes: Sequence[Sizes]) -> tuple[step.Workspace, ...]:
+    """One per thread of a team. What is not used takes no memory: the system gives pages as they are touched."""
+    threads, numbers = len(sizes), 2 * sizes[0].channels
+    flags, board = np.zeros(team.PARKED + team.TEAM_MAX, np.int64), np.zeros((threads, numbers))
     return tuple(
         step.Workspace(
-            values=_aligned_zeros(sizes.groups, sizes.values),
-            live=_aligned_zeros(sizes.groups, LANES),
-            prepared=_aligned_zeros(1, sizes.prepared)[0],
-            scratch=_aligned_zeros(1, sizes.scratch)[0],
-            sums=np.zeros(2 * sizes.channels),
+            values=_aligned_zeros(size.groups, size.values),
+            live=_aligned_zeros(size.groups, LANES),
+            prepared=_aligned_zeros(1, size.prepared)[0],
+            scratch=_aligned_zeros(1, size.scratch)[0],
+            sums=np.zeros(numbers),
             me=me,
             size=threads,
             flags=flags,
             board=board,
         )
-        for me in range(threads)
+        for me, size in enumerate(sizes)
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gossip.kernels import step, team
+from gossip.kernels.denormals import flush_denormals
 
 
 class _Shared:
@@ -23,6 +24,7 @@ class _Shared:
         self.job: tuple | None = None  # x, gradient, others, samples, smoothing, size; None: go home
 
     def help(self, me: int) -> None:
+        flush_denormals()
         seen = 0
         while True:
             if not team.started(self.flags, seen) and team.park(self.flags, me, seen):
@@ -45,11 +47,7 @@ class Team:
         self._shared = _Shared(table, works)
         self._others = np.zeros((0, 0), np.float32)
         self._is_ready = False
-
-    @property
-    def threads(self) -> int:
-        """How many there can be."""
-        return len(self._shared.works)
+        self.limit = len(works)  # threads in use at most; may change between steps
 
     def loss_and_grad(
         self, x: np.ndarray, gradient: np.ndarray, samples: step.Samples, smoothing: float, size: int

@@ -85,3 +85,12 @@ def test_helpers_go_home_with_their_model() -> None:
     for helper in helpers:
         helper.join(10.0)
     assert not any(helper.is_alive() for helper in helpers)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_smaller_team_normalises_over_the_whole_batch_too(threads: int) -> None:
+    """Other nodes come to the machine while this one trains: each thread gets a larger part."""
+    model = model_of("normalised", 4)
+    model.use_threads(threads)
+    alone, together = gradient_of(model_of("normalised", 1), 80), gradient_of(model, 80)
+    assert np.linalg.norm(together[1] - alone[1]) <= 2e-6 * np.linalg.norm(alone[1])
