@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from gossip import __version__
-from gossip.commands import background, doctor, export, owner, plan, status, unit
+from gossip.commands import background, doctor, export, owner, plan, status, unit, warmup
 from gossip.commands import ticket as tickets
 from gossip.commands.options import sample
 
@@ -228,6 +228,7 @@ for command in (
     doctor.doctor,
     unit.unit,
     export.export,
+    warmup.warmup,
 ):
     cli.add_command(command)
 

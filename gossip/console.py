@@ -227,6 +227,15 @@ class SwarmConsole:
         """A line that stays, above the table."""
         self.console.print(printable(line), markup=False, emoji=False, soft_wrap=True)
 
+    def on_warm_up(self, done: int, total: int, name: str) -> None:
+        """Kernels are being compiled: a line that changes on a terminal, one now and then elsewhere."""
+        line = f"compiling kernels, once per machine: {done} of {total}, {name}" if done < total else ""
+        if self.console.is_terminal:
+            self.console.print(f"{line:<78.78}", end="\r", markup=False, highlight=False)
+        elif line and done and time.monotonic() >= self._line_at:
+            self._line_at = time.monotonic() + self.line_every_s
+            self.say(line)
+
     def note(self, line: str) -> None:
         """Something happened: under the table on a terminal, a line elsewhere."""
         if self._live is None:
@@ -357,6 +366,9 @@ class FollowedConsole:
     def say(self, line: str) -> None:
         """Lines for a person go the launcher's way, as events."""
         self.on_event({"event": "said", "node": "", "line": line})
+
+    def on_warm_up(self, done: int, total: int, name: str) -> None:
+        """The launcher has done it."""
 
     def on_event(self, event: Event) -> None:
         name = event["event"]

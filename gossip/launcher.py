@@ -145,8 +145,7 @@ class Launcher:
     def prepare(self) -> None:
         """What all nodes need is made once, before the first starts: data in its cache, kernels compiled."""
         from gossip.data.store import load_dataset
-        from gossip.models import model
-        from gossip.training import mixer
+        from gossip.warmup import warm_up
 
         began = time.monotonic()
         recipe, sample = self.experiment.recipe, self.experiment.sample
@@ -157,8 +156,7 @@ class Launcher:
             self.console.say(f"training on {size:,} of {recipe.train_samples:,} samples, of every class its share")
         self.console.say(f"data ready ({time.monotonic() - began:.1f} s); compiling kernels, once per machine ...")
         began = time.monotonic()
-        model.warm_up()
-        mixer.warm_up()
+        warm_up(self.console.on_warm_up)
         self.console.say(f"kernels ready ({time.monotonic() - began:.1f} s)")
 
     def start(self) -> None:

@@ -30,9 +30,9 @@ from gossip.protocol.messages import UPDATES_MAX
 from gossip.protocol.momentum import momentum_is_wanted
 from gossip.protocol.pacing import FIXED_SHARE, Decision, Figures, decide
 from gossip.spec import Experiment
-from gossip.training import mixer
 from gossip.training.trainer import Trainer
 from gossip.units import bytes_per_s_of
+from gossip.warmup import warm_up
 
 MEASURE_S = 5.0
 ROUND_TRIP_S = 0.04  # two homes on one continent
@@ -66,7 +66,7 @@ def plan(
     seconds: float = MEASURE_S,
 ) -> dict[str, Any]:  # fmt: skip
     """The forecast, as plain data for --json. Raises GossipError."""
-    mixer.warm_up()
+    warm_up()
     bare = psutil.Process().memory_info().rss
     dataset = load_dataset(experiment.recipe, data_dir or experiment.node.data_dir)
     model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)

@@ -11,7 +11,10 @@ from many places is `shared` instead, compiled once and linked by its name.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import llvmlite.binding as llvm
 from numba import njit, types
@@ -44,17 +47,29 @@ def shared(*arguments):
     return declare
 
 
-_declared: dict[str, CFunc] = {}  # machine code lives as long as its CFunc
+_declared: dict[str, Any] = {}  # symbol -> CFunc: machine code lives as long as that does
 _linked: set[str] = set()
 
 
 def link() -> None:
     """Make what is shared known to the linker: compiled, or loaded from the disk cache; once per process."""
-    for name, compiled in _declared.items():
-        if name not in _linked:
-            compiled.compile()
-            llvm.add_symbol(name, compiled.address)
-            _linked.add(name)
+    for step in steps_to_link().values():
+        step()
+
+
+def steps_to_link() -> dict[str, Callable[[], None]]:
+    """What `link` still has to do, by name, in this order."""
+    return {
+        compiled._pyfunc.__name__: partial(_link, symbol, compiled)
+        for symbol, compiled in _declared.items()
+        if symbol not in _linked
+    }
+
+
+def _link(symbol, compiled) -> None:
+    compiled.compile()
+    llvm.add_symbol(symbol, compiled.address)
+    _linked.add(symbol)
 
 
 def _stamp(compiled) -> None:

@@ -54,10 +54,10 @@ from gossip.protocol import events as ev
 from gossip.protocol.node import Node, NodeSettings
 from gossip.runs import RunFolder
 from gossip.spec import Experiment
-from gossip.training import mixer
 from gossip.training.trainer import Trainer
 from gossip.training.work import Work
 from gossip.units import bytes_per_s_of
+from gossip.warmup import warm_up
 
 LAST_LOOK_S = 0.5  # a node that was told to stop evaluates for this long at most
 REST_S = 1.0  # and waits this long for a step in hand: a large batch must not hold up Ctrl-C
@@ -192,11 +192,11 @@ class _LiveNode:
         """Model, trainer and compiled kernels."""
         experiment, dataset = self.experiment, self.dataset
         recipe = experiment.recipe
+        warm_up(self.console.on_warm_up)
         indices = experiment.indices_of(shard, dataset.train_labels)
         model = build_model(experiment.layers, recipe.mean, recipe.std, threads=self.cores.most())
         order_seed = int.from_bytes(self.transport.key[:4], "big")
         trainer = Trainer(experiment.train, experiment.seed, model, dataset, indices, order_seed=order_seed)
-        mixer.warm_up()
         self.observe("prepared", {"parameters": model.dim, "train_samples": len(indices)})
         return model, trainer
 

@@ -17,7 +17,7 @@ import numpy as np
 from gossip.kernels import optimizer, step, team
 from gossip.kernels.compiling import link
 from gossip.kernels.lanes import LANES
-from gossip.models.layers import Layer, resolve_layers
+from gossip.models.layers import Layer
 from gossip.models.layout import Slot, layout_of, named_parameters
 from gossip.models.plan import Sizes, plan
 from gossip.models.team import Team
@@ -78,6 +78,14 @@ class Model:
         if threads > 1:
             return self._team.loss_and_grad(x, gradient, samples, self.smoothing, threads)
         return step.loss_and_grad(self._table, x, gradient, samples, self.smoothing, self._alone)
+
+    def loss_and_grad_by_team(
+        self, x: np.ndarray, images: np.ndarray, labels: np.ndarray, gradient: np.ndarray
+    ) -> float:
+        """`loss_and_grad` as threads compute it, however many there are and however little there is to do."""
+        samples = self._samples(images, labels, np.arange(len(images)))
+        size = min(self._team.limit, -(-len(images) // LANES))
+        return self._team.loss_and_grad(x, gradient, samples, self.smoothing, size)
 
     def use_threads(self, count: int) -> None:
         """From the next step on; no more than it was built for."""
@@ -198,16 +206,6 @@ def _segments(layout: Mapping[str, Slot]) -> np.ndarray:
         else:
             found.append([slot.start, slot.end, kind])
     return np.array([tuple(row) for row in found], optimizer.SEGMENT)
-
-
-def warm_up() -> None:
-    """Compile every kernel, or load it from the disk cache. One toy call serves all models."""
-    toy = build_model(resolve_layers(("dense 2",), (1, 1, 1), 2), (0.0,), (1.0,))
-    x, gradient, momentum = (np.zeros(toy.dim, np.float32) for _ in range(3))
-    images, labels, picked = np.zeros((1, 1, 1, 1), np.uint8), np.zeros(1, np.uint8), np.zeros(1, np.int64)
-    toy.loss_and_grad(x, images, labels, gradient)
-    toy.evaluate(x, images, labels)
-    toy.sgd_step(x, gradient, momentum, images, labels, picked, 0.1, 0.9, 0.0)
 
 
 def _aligned_zeros(rows: int, columns: int) -> np.ndarray:

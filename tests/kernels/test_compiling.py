@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 from gossip.kernels import compiling, step
-from gossip.models.model import warm_up
+from gossip.warmup import warm_up
 
 
 def test_the_cache_is_stamped_with_every_kernel_source() -> None:

@@ -17,7 +17,7 @@ Start = Callable[..., GossipProcess]
 @pytest.fixture(scope="session", autouse=True)
 def compiled_kernels() -> None:
     """Compile once, so that no test measures the compiler. It is the machine's first run that pays for this."""
-    code = "from gossip.models import model; from gossip.training import mixer; model.warm_up(); mixer.warm_up()"
+    code = "from gossip.warmup import warm_up; warm_up()"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=110)
 
 
