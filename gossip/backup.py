@@ -8,11 +8,8 @@ waits for it. It holds no secret: no key, no swarm.json, nothing of [node].
 
 from __future__ import annotations
 
-import contextlib
-import os
 import queue
 import shlex
-import signal
 import subprocess
 import threading
 import time
@@ -23,6 +20,7 @@ import msgspec
 
 from gossip.checkpoint import Checkpoint, read_checkpoint
 from gossip.errors import GossipError, SpecError
+from gossip.lifeline import Lifeline
 from gossip.models.model import Model
 from gossip.observe import write_atomically
 from gossip.runs import RunFolder
@@ -34,7 +32,6 @@ GIVING_UP_S = 0.5  # until a killed command is gone
 HURRY_S = 4.0  # from the moment somebody asked for the end: a person waits
 HURRY_LEAST_S = 1.0  # of that for the backup, whatever the node took for its own files
 LOOK_EVERY_S = 0.1  # whether somebody asks for the end while the last backup is waited for
-STARTING_S = 0.2  # until a command that is being started is there to be killed
 FOLDER = "backup"  # in the run's: what a command gets
 WORDS_MAX = 300  # characters of a command's last words
 
@@ -90,10 +87,6 @@ class Backup:
             self._thread.join(min(left_s, LOOK_EVERY_S))
         return ""
 
-    def end_command(self) -> None:
-        """This process ends at once: the user's command with it. From a signal's handler."""
-        self._command.end()
-
     def _post(self, path: Path) -> None:
         self._is_busy.set()
         self._mailbox.put(path)
@@ -130,49 +123,32 @@ class Backup:
 
 
 class _Command:
-    """The user's command: in a process group of its own, so that what it starts ends with it."""
+    """The user's command, on a lifeline: however this process ends, it goes along, and so does what it has started."""
 
     def __init__(self) -> None:
         self.is_given_up = False
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline: Lifeline | None = None
 
     def run(self, command: str, file: Path) -> None:
         """Run it with `file` in the place of {file}, without a shell. Raises SpecError with its last words."""
         words = [word.replace("{file}", str(file)) for word in shlex.split(command)]
-        with self._lock:
+        with Lifeline() as lifeline:
+            self._lifeline = lifeline  # before the look, as `give_up` sets before it closes: one of the two sees
             if self.is_given_up:
                 raise SpecError(f"{words[0]}: there was no time for it")
+            process = lifeline.start(words)
             try:
-                self._process = process = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0
-                )
-            except OSError as error:
-                raise SpecError(f"{words[0]}: cannot be run ({error.strerror})") from error
-        try:
-            _, errors = process.communicate(timeout=COMMAND_TIMEOUT_S)
-        except subprocess.TimeoutExpired as error:
-            self._kill()
-            process.communicate()
-            raise SpecError(f"{words[0]}: not done within {COMMAND_TIMEOUT_S:g} s") from error
+                _, errors = process.communicate(timeout=COMMAND_TIMEOUT_S)
+            except subprocess.TimeoutExpired as error:
+                lifeline.close()
+                process.communicate()
+                raise SpecError(f"{words[0]}: not done within {COMMAND_TIMEOUT_S:g} s") from error
         if process.returncode:
             said = errors.decode(errors="replace").strip().splitlines() or [f"exit status {process.returncode}"]
             raise SpecError(f"{words[0]}: {said[-1][:WORDS_MAX]}")
 
     def give_up(self) -> None:
         """End it, and start no more. From any thread."""
-        with self._lock:
-            self.is_given_up = True
-            self._kill()
-
-    def end(self) -> None:
-        """End it, whoever holds the lock: the thread that starts it, for a moment; or, interrupted, ourselves."""
-        is_ours = self._lock.acquire(timeout=STARTING_S)
-        self._kill()
-        if is_ours:
-            self._lock.release()
-
-    def _kill(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        self.is_given_up = True
+        if self._lifeline is not None:
+            self._lifeline.close()

@@ -34,7 +34,7 @@ THREAD_LIMITS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
 # in hand, a slow disk, a last look, and the copy outside.
 GOODBYE_S = 13.0
 BACKUP_GOODBYE_S = 5.0
-AT_ONCE_S = 1.0  # for nodes told twice: they end what they have started, and then themselves
+AT_ONCE_S = 1.0  # for nodes told twice, which end where they stand unless they are deep in a library
 READ_BYTES = 65_536
 LATE_PROGRESS = 0.02  # who begins to train later than this joined mid-run: the picture marks it
 
@@ -90,6 +90,7 @@ class Launcher:
         self._command = 0  # the owner's latest that we told of
         self._stop_by: float | None = None  # when nodes that were told to leave are killed; None: nobody was
         self._stop_signal = 0
+        self._has_said_stopping = False
 
     @functools.cached_property
     def run_folder(self) -> RunFolder:
@@ -228,6 +229,8 @@ class Launcher:
                 process.stdin.flush()
         os.set_blocking(process.stdout.fileno(), False)
         self._selector.register(process.stdout, selectors.EVENT_READ, child)
+        if self.was_stopped:  # while we started it: the signal's handler may not have known it yet
+            process.terminate()
         return name
 
     def kill(self, name: str) -> None:
@@ -242,6 +245,7 @@ class Launcher:
 
     def end_all(self) -> None:
         """No orphan processes: whatever still runs is told to stop, then made to."""
+        self._say_stopping()
         running = self._running()
         for child in running:
             if child.process.stdin is not None:
@@ -271,6 +275,7 @@ class Launcher:
                 event = parse_event(line.decode(errors="replace"))
                 if event is not None:
                     self._on_event(child, event)
+        self._say_stopping()
 
     def _on_event(self, child: Child, event: Event) -> None:
         match event["event"]:
@@ -338,15 +343,20 @@ class Launcher:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: object) -> None:
-        """Once: everybody says goodbye. Twice: at once, which a node does itself: it ends what it has started."""
+        """Once: everybody says goodbye. Twice: at once."""
         now = time.monotonic()
         if self._stop_by is None:
             self._stop_by, self._stop_signal = now + self.goodbye_s, number
-            self.console.note("stopping: the nodes say goodbye (once more to stop at once)")
         else:
             self._stop_by = min(self._stop_by, now + AT_ONCE_S)
         for child in self._running():
             child.process.terminate()
+
+    def _say_stopping(self) -> None:
+        """Not from the signal's handler, which may have interrupted the console in the middle of a line."""
+        if self.was_stopped and not self._has_said_stopping:
+            self._has_said_stopping = True
+            self.console.note("stopping: the nodes say goodbye (once more to stop at once)")
 
 
 def _last_words(child: Child) -> str:

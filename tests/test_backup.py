@@ -117,18 +117,6 @@ def test_whoever_waits_for_the_last_backup_may_lose_patience(tmp_path: Path) -> 
     assert time.monotonic() - began < 30
 
 
-def test_a_process_that_ends_at_once_takes_its_command_along(tmp_path: Path) -> None:
-    """And everything the command has started: there is nobody left to wait for it."""
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    bench = Bench(tmp_path, f"sh -c 'exec 3>{pipe}; echo ready >&3; sleep 120; true' {{file}}")
-    bench.backup.on_checkpoint(bench.save(1), 0.0)
-    with pipe.open() as held:
-        assert held.readline() == "ready\n"
-        bench.backup.end_command()
-        assert held.read() == ""
-
-
 @pytest.mark.parametrize(
     ("target", "why"),
     [

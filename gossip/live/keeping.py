@@ -101,11 +101,6 @@ class Keeper:
             if why:
                 self._observe("backup_given_up", {"why": why, "run": str(self._run)})
 
-    def end_backup(self) -> None:
-        """The process ends at once: what it has started with it. From a signal's handler."""
-        if self._backup is not None:
-            self._backup.end_command()
-
     def say(self) -> None:
         """What came of backups: each success, and a failure once until one succeeds again."""
         while not self._outcomes.empty():

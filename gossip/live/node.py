@@ -155,7 +155,6 @@ class _LiveNode:
             observe=self.observe,
             wake=self.transport.wake,
         )
-        self.stop.on_at_once = self.keeper.end_backup
         self.resumed = self.keeper.restore(self.ledger) if self.entry.was_here else None
         self.workers = LiveWorkers(
             self.trainer,

@@ -1,4 +1,4 @@
-"""How a node is asked to end: a signal, or whoever started it going away; and what is ended with it at once."""
+"""How a node is asked to end: a signal, or whoever started it going away."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ class StopButton:
     def __init__(self) -> None:
         self.reason: str | None = None
         self.pressed_at: float | None = None  # seconds, monotonic
-        # Ends what must not outlive a process that ends at once. Called in a signal's handler.
-        self.on_at_once: Callable[[], object] = lambda: None
         self._wake: Callable[[], None] | None = None
         self._before: dict[int, Any] = {}
 
@@ -53,7 +51,6 @@ class StopButton:
 
     def _on_signal(self, number: int, frame: object) -> None:
         if self.reason is not None:
-            self.on_at_once()
             os.write(2, SHOW_CURSOR + b"\nstopped at once\n" if os.isatty(2) else b"stopped at once\n")
             os._exit(128 + number)
         self.press(f"stopped by {signal.Signals(number).name}")

@@ -182,6 +182,18 @@ def test_ctrl_c_twice_leaves_no_backup_behind(start_node: Start, write_spec: Wri
         held.read()
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_no_backup_outlives_a_node_that_was_killed(
+    start_node: Start, write_spec: WriteSpec, tmp_path: Path, number: int
+) -> None:
+    """Nobody is there to end it: it notices by itself."""
+    node = start_node(write_spec(node_checkpoint_every_s=1, **hanging_backup(tmp_path / "pipe")), name="it")
+    with (tmp_path / "pipe").open() as held:
+        held.readline()
+        node.interrupt(number)
+        held.read()
+
+
 def test_a_run_that_is_over_can_be_told_not_to_wait_for_its_backup(
     start_node: Start, write_spec: WriteSpec, tmp_path: Path
 ) -> None:
@@ -197,7 +209,7 @@ def test_a_run_that_is_over_can_be_told_not_to_wait_for_its_backup(
 
 
 def test_ctrl_c_twice_ends_a_swarm_and_its_backups(start: Start, write_spec: WriteSpec, tmp_path: Path) -> None:
-    """The launcher lets its nodes end what they have started."""
+    """Whatever the nodes are doing, and whether they end themselves in time or are killed."""
     launcher = start("train", write_spec(node_checkpoint_every_s=1, **hanging_backup(tmp_path / "pipe")), "--nodes", 2)
     with (tmp_path / "pipe").open() as held:
         pids = nodes_of(launcher, 2)
