@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from gossip import __version__
-from gossip.commands import background, doctor, export, owner, plan, status, unit, warmup
+from gossip.commands import background, doctor, export, lr_find, owner, plan, status, unit, warmup
 from gossip.commands import ticket as tickets
 from gossip.commands.options import sample
 
@@ -225,6 +225,7 @@ for command in (
     status.status,
     tickets.ticket,
     plan.plan,
+    lr_find.lr_find,
     doctor.doctor,
     unit.unit,
     export.export,

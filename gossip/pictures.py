@@ -7,10 +7,10 @@ escaped. The picture brings its own background, so it reads the same on a light 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
-from typing import NamedTuple
+
+from gossip import drawing as draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +26,7 @@ class Curve:
     end: str = "finished"
 
 
-class Scale(NamedTuple):
-    """One axis: data from `low` to `high`, drawn from pixel `start` to pixel `stop`."""
-
-    low: float
-    high: float
-    start: float
-    stop: float
-
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
-
-
-# Okabe and Ito's colours, told apart by colour-blind readers too, without the yellow that white swallows.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b4fa3", "#6b7280")
 DASHES = ("", "6 3", "2 3")  # a second and third round through the colours
-PAPER, INK, SOFT, RULE = "#fdfdfc", "#1f2933", "#66727f", "#e4e7ea"
 WIDTH, PANEL_WIDTH, PANEL_HEIGHT, PANEL_TOP = 1080, 444, 300, 112
 PANEL_LEFTS = (68, 596)
 LEGEND_TOP = PANEL_TOP + PANEL_HEIGHT + 72
@@ -76,18 +61,17 @@ def accuracy_picture(
     legend, legend_height = _legend(curves)
     height = LEGEND_TOP + legend_height + 6
     body = [
-        f'<rect width="{WIDTH}" height="{height}" rx="10" fill="{PAPER}"/>',
-        _text(28, 40, title, size=20, weight=600),
-        _text(28, 63, subtitle, colour=SOFT, size=13),
+        draw.text(28, 40, title, size=20, weight=600),
+        draw.text(28, 63, subtitle, colour=draw.SOFT, size=13),
     ]
     axes: tuple[tuple[int, str, Callable[[float], str]], ...] = (
-        (0, "samples trained by the whole swarm", _count),
+        (0, "samples trained by the whole swarm", draw.count),
         (1, "bytes sent by the node itself", _bytes),
     )
     for (column, label, unit), left in zip(axes, PANEL_LEFTS, strict=True):
         high = max([point[column] for point in points], default=0) or 1
-        x = Scale(0, high * 1.03, left, left + PANEL_WIDTH)
-        y = Scale(accuracy_low, 1.0, PANEL_TOP + PANEL_HEIGHT, PANEL_TOP)
+        x = draw.Scale(0, high * 1.03, left, left + PANEL_WIDTH)
+        y = draw.Scale(accuracy_low, 1.0, PANEL_TOP + PANEL_HEIGHT, PANEL_TOP)
         body += _axes(x, y, label, unit)
         for drawn in curves:
             body += drawn.line(x, y, column)
@@ -96,12 +80,10 @@ def accuracy_picture(
         for drawn in curves:  # marks lie above all lines
             body += drawn.marks(x, y, column)
         if not points:
-            body.append(_text((x.start + x.stop) / 2, PANEL_TOP + 150, "nothing measured yet", SOFT, anchor="middle"))
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
-        'role="img" font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, DejaVu Sans, sans-serif">'
-    )
-    return "\n".join([head, f"<title>{_safe(title)}</title>", *body, *legend, "</svg>"]) + "\n"
+            body.append(
+                draw.text((x.start + x.stop) / 2, PANEL_TOP + 150, "nothing measured yet", draw.SOFT, anchor="middle")
+            )
+    return draw.document(WIDTH, height, title, [*body, *legend])
 
 
 class _Drawn:
@@ -111,7 +93,7 @@ class _Drawn:
         self.curve, self.colour, self.dash = curve, colour, dash
         self.points = [point for point in curve.points if 0 <= point[2] <= 1]  # nan is not
 
-    def line(self, x: Scale, y: Scale, column: int) -> Iterator[str]:
+    def line(self, x: draw.Scale, y: draw.Scale, column: int) -> Iterator[str]:
         if len(self.points) > 1:
             thinned = self.points[:: -(-len(self.points) // POINTS_MAX)]
             if thinned[-1] is not self.points[-1]:
@@ -119,10 +101,10 @@ class _Drawn:
             path = " ".join(f"{x(point[column]):.1f},{y(point[2]):.1f}" for point in thinned)
             yield (
                 f'<polyline points="{path}" fill="none" stroke="{self.colour}" stroke-width="1.8" '
-                f'stroke-linejoin="round" stroke-linecap="round"{_dashed(self.dash)}/>'
+                f'stroke-linejoin="round" stroke-linecap="round"{draw.dashed(self.dash)}/>'
             )
 
-    def marks(self, x: Scale, y: Scale, column: int) -> Iterator[str]:
+    def marks(self, x: draw.Scale, y: draw.Scale, column: int) -> Iterator[str]:
         if self.points and self.curve.end in MARKS:
             yield _mark(self.curve.end, x(self.points[-1][column]), y(self.points[-1][2]), self.colour)
         if self.points and self.curve.joined:
@@ -131,27 +113,29 @@ class _Drawn:
 
 def _style(number: int) -> tuple[str, str]:
     """Colour and dash of the node with this number."""
-    return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+    return draw.COLOURS[number % len(draw.COLOURS)], DASHES[number // len(draw.COLOURS) % len(DASHES)]
 
 
-def _axes(x: Scale, y: Scale, label: str, unit: Callable[[float], str]) -> Iterator[str]:
+def _axes(x: draw.Scale, y: draw.Scale, label: str, unit: Callable[[float], str]) -> Iterator[str]:
     """Grid, tick labels and the axis' name."""
-    for value in _ticks(y.low, y.high, 5):
-        yield _rule(x.start, y(value), x.stop, y(value), RULE)
-        yield _text(x.start - 10, y(value) + 4, f"{100 * value:.0f} %", SOFT, anchor="end")
-    for value in _ticks(x.low, x.high, 5):
-        yield _rule(x(value), y.start, x(value), y.start + 5, SOFT)
-        yield _text(x(value), y.start + 20, unit(value), SOFT, anchor="middle")
-    yield _rule(x.start, y.start, x.stop, y.start, SOFT)
-    yield _text(x.start, y.stop - 14, "test accuracy", INK, weight=600)
-    yield _text(x.stop, y.start + 42, label, INK, anchor="end", weight=600)
+    for value in draw.ticks(y.low, y.high, 5):
+        yield draw.rule(x.start, y(value), x.stop, y(value), draw.RULE)
+        yield draw.text(x.start - 10, y(value) + 4, f"{100 * value:.0f} %", draw.SOFT, anchor="end")
+    for value in draw.ticks(x.low, x.high, 5):
+        yield draw.rule(x(value), y.start, x(value), y.start + 5, draw.SOFT)
+        yield draw.text(x(value), y.start + 20, unit(value), draw.SOFT, anchor="middle")
+    yield draw.rule(x.start, y.start, x.stop, y.start, draw.SOFT)
+    yield draw.text(x.start, y.stop - 14, "test accuracy", draw.INK, weight=600)
+    yield draw.text(x.stop, y.start + 42, label, draw.INK, anchor="end", weight=600)
 
 
-def _reference(x: Scale, y: Scale, value: float | None, name: str, dash: str, label_end: float) -> Iterator[str]:
+def _reference(
+    x: draw.Scale, y: draw.Scale, value: float | None, name: str, dash: str, label_end: float
+) -> Iterator[str]:
     """A level across the panel, its name below it and to the right, where curves that got there leave room."""
     if value is not None:
-        yield _rule(x.start, y(value), x.stop, y(value), SOFT, dash)
-        yield _text(label_end, y(value) + 15, f"{name} {_percent(value)}", SOFT, anchor="end")
+        yield draw.rule(x.start, y(value), x.stop, y(value), draw.SOFT, dash)
+        yield draw.text(label_end, y(value) + 15, f"{name} {_percent(value)}", draw.SOFT, anchor="end")
 
 
 def _legend(curves: Sequence[_Drawn]) -> tuple[list[str], int]:
@@ -159,12 +143,12 @@ def _legend(curves: Sequence[_Drawn]) -> tuple[list[str], int]:
     entries = []
     for drawn in curves[:LEGEND_ENTRIES_MAX]:
         last = f"  {_percent(drawn.points[-1][2])}" if drawn.points else ""
-        swatch = f'<path d="M 0 -4 H 22" stroke="{drawn.colour}" stroke-width="3"{_dashed(drawn.dash)}/>'
+        swatch = f'<path d="M 0 -4 H 22" stroke="{drawn.colour}" stroke-width="3"{draw.dashed(drawn.dash)}/>'
         entries.append((swatch, _short(drawn.curve.name) + last))
     if len(curves) > LEGEND_ENTRIES_MAX:
         entries.append(("", f"and {len(curves) - LEGEND_ENTRIES_MAX} more"))
     used = {drawn.curve.end for drawn in curves} | {"joined" for drawn in curves if drawn.curve.joined}
-    marks = [(_mark(kind, 11, -4, SOFT), text) for kind, (_, text) in MARKS.items() if kind in used]
+    marks = [(_mark(kind, 11, -4, draw.SOFT), text) for kind, (_, text) in MARKS.items() if kind in used]
     parts: list[str] = []
     lines = 0
     for group in (entries, marks):
@@ -173,7 +157,7 @@ def _legend(curves: Sequence[_Drawn]) -> tuple[list[str], int]:
         for number, (swatch, text) in enumerate(group):
             left = PANEL_LEFTS[0] + number % columns * width
             top = LEGEND_TOP + (lines + number // columns) * LEGEND_LINE
-            label = _text(30, 0, text)
+            label = draw.text(30, 0, text)
             parts.append(f'<g transform="translate({left:.1f} {top})">{swatch}{label}</g>')
         lines += -(-len(group) // columns)
     return parts, lines * LEGEND_LINE
@@ -184,24 +168,15 @@ def _mark(kind: str, x: float, y: float, colour: str) -> str:
     outline, _ = MARKS[kind]
     at = f'transform="translate({x:.1f} {y:.1f})"'
     if kind == "killed":
-        strokes = ((PAPER, 6), (colour, 2.6))
+        strokes = ((draw.PAPER, 6), (colour, 2.6))
         return "".join(
             f'<path d="{outline}" {at} fill="none" stroke="{stroke}" stroke-width="{width}" stroke-linecap="round"/>'
             for stroke, width in strokes
         )
-    return f'<path d="{outline}" {at} fill="{colour}" stroke="{PAPER}" stroke-width="1.6"/>'
+    return f'<path d="{outline}" {at} fill="{colour}" stroke="{draw.PAPER}" stroke-width="1.6"/>'
 
 
-# -- Numbers and text -------------------------------------------------------------------------------------
-
-
-def _ticks(low: float, high: float, wanted: int) -> Iterable[float]:
-    """About `wanted` round numbers (1, 2 or 5 times a power of ten apart) from low to high."""
-    rough = (high - low) / wanted
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [number * step for number in range(first, last + 1)]
+# -- Numbers -------------------------------------------------------------------------------------------------
 
 
 def _floor(lowest: float) -> float:
@@ -209,17 +184,9 @@ def _floor(lowest: float) -> float:
     return min(max(math.floor(lowest * 10) / 10, 0.0), 0.5)
 
 
-def _count(value: float) -> str:
-    """1500000 as "1.5 M"."""
-    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:.4g}{unit}"
-    return f"{value:.4g}"
-
-
 def _bytes(value: float) -> str:
     """2500000 as "2.5 MB"."""
-    return "0" if value == 0 else _count(value) + ("B" if value >= 1000 else " B")
+    return "0" if value == 0 else draw.count(value) + ("B" if value >= 1000 else " B")
 
 
 def _percent(value: float) -> str:
@@ -228,28 +195,3 @@ def _percent(value: float) -> str:
 
 def _short(name: str) -> str:
     return name if len(name) <= 24 else name[:23] + "\u2026"
-
-
-def _safe(text: str) -> str:
-    """Text as XML takes it: escaped, and without the control characters no SVG may hold."""
-    return escape("".join(character for character in text if character.isprintable()))
-
-
-def _text(
-    x: float, y: float, text: str, colour: str = INK, size: int = 12, anchor: str = "start", weight: int = 400
-) -> str:
-    """A line of text with a rim of paper, so that it can be read where a curve passes below."""
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" font-size="{size}" font-weight="{weight}" '
-        f'text-anchor="{anchor}" xml:space="preserve" paint-order="stroke" stroke="{PAPER}" stroke-width="3">'
-        f"{_safe(text)}</text>"
-    )
-
-
-def _rule(x1: float, y1: float, x2: float, y2: float, colour: str, dash: str = "") -> str:
-    ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-    return f'<line {ends} stroke="{colour}" stroke-width="1"{_dashed(dash)}/>'
-
-
-def _dashed(dash: str) -> str:
-    return f' stroke-dasharray="{dash}"' if dash else ""

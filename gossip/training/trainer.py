@@ -101,6 +101,11 @@ class Trainer:
         """How many fragments make up the state."""
         return fragment_count(self.mixer.n_blocks)
 
+    @property
+    def peak_at(self) -> float:
+        """The progress at which the rate is at its peak."""
+        return self._spec.warmup
+
     # -- Training ------------------------------------------------------------------------------------
 
     def begin(self, ramp_steps: int) -> None:
