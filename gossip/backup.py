@@ -24,7 +24,8 @@ from gossip.lifeline import Lifeline
 from gossip.models.model import Model
 from gossip.observe import write_atomically
 from gossip.runs import RunFolder
-from gossip.spec import Experiment, NodeSpec
+from gossip.sections import NodeSpec
+from gossip.spec import Experiment
 
 EVERY_S = 600.0
 COMMAND_TIMEOUT_S = 600.0

@@ -96,12 +96,12 @@ def memory_needed(experiment: Experiment | None) -> float:
     """Bytes of one node, by the formula `gossip plan` prints; of a small one where nothing is known."""
     if experiment is None:
         return BARE_BYTES
-    from gossip.models.model import build_model
+    from gossip.training.building import model_of
 
     recipe = experiment.recipe
     height, width, channels = recipe.shape
     data = (recipe.train_samples + recipe.test_samples) * (height * width * channels + 1)
-    return BARE_BYTES + data + 28.2 * build_model(experiment.layers, recipe.mean, recipe.std).dim
+    return BARE_BYTES + data + 28.2 * model_of(experiment).dim
 
 
 def _cgroup_limit() -> int:

@@ -22,7 +22,7 @@ from gossip.codec.request import decode_request, encode_request
 from gossip.data.store import Dataset, load_dataset
 from gossip.errors import SpecError
 from gossip.ledger import HEARTBEAT_BYTES, HEARTBEAT_INTERVAL_S, message_bytes
-from gossip.models.model import Model, build_model
+from gossip.models.model import Model
 from gossip.observe import EVENTS_PER_S_MAX, FILE_BYTES_MAX, OLDER_KEPT
 from gossip.protocol.exchange import OPEN_MAX
 from gossip.protocol.membership import PROBE_INTERVAL_S
@@ -30,6 +30,7 @@ from gossip.protocol.messages import UPDATES_MAX
 from gossip.protocol.momentum import momentum_is_wanted
 from gossip.protocol.pacing import FIXED_SHARE, Decision, Figures, decide
 from gossip.spec import Experiment
+from gossip.training.building import model_of
 from gossip.training.trainer import Trainer
 from gossip.units import bytes_per_s_of
 from gossip.warmup import warm_up
@@ -69,7 +70,7 @@ def plan(
     warm_up()
     bare = psutil.Process().memory_info().rss
     dataset = load_dataset(experiment.recipe, data_dir or experiment.node.data_dir)
-    model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)
+    model = model_of(experiment)
     trainers = [_trainer(experiment, model, dataset, number) for number in range(2)]
     text = upload or experiment.node.upload
     cap = bytes_per_s_of(text) if text else float("inf")
@@ -113,7 +114,7 @@ def _trainer(experiment: Experiment, model: Model, dataset: Dataset, number: int
 
 def _measure(trainers: list[Trainer], experiment: Experiment, seconds: float, blocks: float, every: int) -> Measured:
     """Both step and exchange, as two nodes would, for so many seconds in all."""
-    with_momentum = momentum_is_wanted(experiment.exchange.momentum, experiment.train.momentum, every)
+    with_momentum = momentum_is_wanted(experiment.exchange.momentum, experiment.train.shared_momentum, every)
     clocks = {"wall": 0.0, "step": 0.0, "exchange": 0.0, "trainer": 0.0}
     offers: list[int] = []
     answers: list[int] = []
@@ -254,7 +255,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"memory   {size(memory['total'])} a node",
         f"         {size(memory['bare'])} Python and kernels + {size(memory['data'])} data + "
         f"{memory['per_parameter']:g} B x {found['parameters']:,}",
-        f"         (x, gradient, momentum, ref: {size(memory['working'])}; checkpoint copy: "
+        f"         (x, gradient, optimizer, ref: {size(memory['working'])}; checkpoint copy: "
         f"{size(memory['checkpoint'])})",
         f"         + {size(memory['exchanges'])} exchanges under way",
         f"disk     {size(disk['total'])} a node at most",

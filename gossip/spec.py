@@ -10,12 +10,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -23,10 +22,11 @@ from msgspec import Meta
 from gossip.addresses import ADVERTISE_EXPECTED, ENDPOINT_EXPECTED, is_advertisable, is_listenable
 from gossip.data.partition import Partition, parse_partition
 from gossip.data.recipes import Recipe, find_recipe
-from gossip.data.sample import SAMPLE_EXPECTED, Sample, parse_sample
+from gossip.data.sample import Sample, parse_sample
 from gossip.errors import SpecError
 from gossip.models.layers import Layer, preset_layers, resolve_layers
 from gossip.protocol.momentum import momentum_refusal
+from gossip.sections import DataSpec, ExchangeSpec, ModelSpec, NodeSpec, TrainSpec
 from gossip.units import bytes_per_s_of, seconds_of
 
 if TYPE_CHECKING:
@@ -34,110 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CANONICAL_BYTES_MAX = 16_384  # the whole spec travels to a joiner in one frame
-
-
-class DataSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which data set, and how it is split into shards."""
-
-    recipe: Annotated[str, Meta(min_length=1, description="a recipe's name or the path of its .toml")] = "glyphs"
-    partition: Annotated[
-        str, Meta(description='"iid", "dirichlet(alpha)" with alpha > 0, or "classes(k)" with k >= 1')
-    ] = "iid"
-    shards: Annotated[int, Meta(ge=1, le=100_000, description="a whole number from 1 to 100000")] = 4
-    sample: Annotated[str | int, Meta(description=f'{SAMPLE_EXPECTED}; "" for all of the training data')] = ""
-
-
-class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The network: a preset's name, or its layers in order."""
-
-    preset: Annotated[str, Meta(description="a preset's name, such as mlp or lenet")] = ""
-    layers: Annotated[
-        tuple[str, ...], Meta(max_length=256, description='a list like ["dense 128", "relu", "dense 10"]')
-    ] = ()
-
-
-class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Local SGD on every node, and when the swarm is done: as soon as the first criterion holds."""
-
-    samples: Annotated[
-        int, Meta(ge=1, le=10**15, description="a whole number from 1: samples the whole swarm trains on")
-    ] = 2_000_000
-    time: Annotated[
-        str, Meta(description='how long the run may last, such as "90 s", "30 min", "2 h" or "3 days"; "" for no limit')
-    ] = ""
-    target_accuracy: Annotated[
-        float, Meta(ge=0, le=1, description="a fraction from 0 to 1 on held-out samples; 0 for no target")
-    ] = 0.0
-    plateau: Annotated[
-        int,
-        Meta(ge=0, le=1000, description="early stopping: how many looks without progress end the run; 0 for never"),
-    ] = 0
-    batch: Annotated[
-        Annotated[int, Meta(ge=1, le=65_536)] | Literal["auto"],
-        Meta(description='a whole number from 1 to 65536, or "auto"'),
-    ] = 32
-    learning_rate: Annotated[float, Meta(gt=0, le=100, description="a number above 0, at most 100")] = 0.1
-    momentum: Annotated[float, Meta(ge=0, lt=1, description="a number from 0 to below 1")] = 0.9
-    weight_decay: Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")] = 0.0
-    warmup: Annotated[float, Meta(ge=0, lt=1, description="the share of the run, 0 to below 1")] = 0.03
-
-    @property
-    def time_s(self) -> float:
-        """How long the run may last; inf for as long as it takes."""
-        return seconds_of(self.time) if self.time else math.inf
-
-    @property
-    def batch_first(self) -> int:
-        """What a node begins with; with "auto" also what the learning rate is meant for."""
-        return 32 if self.batch == "auto" else self.batch
-
-
-class ExchangeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often and how much of the model two nodes average."""
-
-    every_steps: Annotated[
-        Annotated[int, Meta(ge=1, le=100_000)] | Literal["auto"],
-        Meta(description='a whole number from 1, in local steps, or "auto"'),
-    ] = 8
-    blocks: Annotated[
-        Annotated[float, Meta(gt=0, le=1)] | Literal["auto"],
-        Meta(description='a number above 0, at most 1: the share of the model offered; or "auto"'),
-    ] = 0.25
-    momentum: Annotated[
-        Literal["auto", "on", "off"],
-        Meta(description='"auto", "on" or "off": whether the optimizer\'s momentum is averaged too'),
-    ] = "auto"
-
-    @property
-    def every_steps_first(self) -> int:
-        """The period a node begins with, before it has measured anything."""
-        return 8 if self.every_steps == "auto" else self.every_steps
-
-    @property
-    def blocks_first(self) -> float:
-        """The share of the model a node begins with, before it has measured anything."""
-        return 0.25 if self.blocks == "auto" else self.blocks
-
-
-class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one machine decides for itself; never hashed, never sent."""
-
-    listen: Annotated[str, Meta(description=ENDPOINT_EXPECTED)] = "tcp://0.0.0.0:7700"
-    advertise: Annotated[str, Meta(description=ADVERTISE_EXPECTED)] = ""
-    data_dir: Annotated[str, Meta(description="a folder that holds the data files")] = ""
-    upload: Annotated[
-        str, Meta(description='what this node may send, such as "1 mbit/s" or "200 kB/s"; "" for no limit')
-    ] = ""
-    backup: Annotated[
-        str, Meta(description="a folder, or a command with {file} in it, that takes copies of the checkpoints")
-    ] = ""
-    threads: Annotated[
-        Annotated[int, Meta(ge=1, le=64)] | Literal["auto"],
-        Meta(description="a whole number from 1 to 64, the trainer's; or \"auto\" for this node's share of the cores"),
-    ] = "auto"
-    checkpoint_every_s: Annotated[
-        float, Meta(ge=1, le=86_400, description="seconds between two checkpoints, 1 to 86400")
-    ] = 60.0
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):
@@ -330,7 +226,11 @@ def _experiment(
             _ = value and read(value)
         except SpecError as error:
             raise SpecError(f"{source}: {key} = {error}") from error
-    if refusal := momentum_refusal(sections["exchange"].momentum, train.momentum):
+    if train.optimizer == "adamw" and "learning_rate" not in table.get("train", {}):
+        raise SpecError(f'{source}: train.optimizer = "adamw": expected a learning_rate beside it, such as 0.001')
+    if train.optimizer == "nesterov" and train.momentum == 0:
+        raise SpecError(f"{source}: train.momentum = 0.0: expected a number above 0 with nesterov, such as 0.9; or sgd")
+    if refusal := momentum_refusal(sections["exchange"].momentum, train.shared_momentum, train.optimizer):
         raise SpecError(f"{source}: exchange.momentum = {sections['exchange'].momentum!r}: {refusal}")
     if not is_listenable(node.listen):
         raise SpecError(f'{source}: node.listen = {node.listen!r}: expected {ENDPOINT_EXPECTED}; or "none"')

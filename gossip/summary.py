@@ -15,10 +15,11 @@ import numpy as np
 from gossip.console import SwarmConsole, counted, table_that_fits
 from gossip.data.store import Dataset, load_dataset
 from gossip.errors import GossipError
-from gossip.models.model import Model, build_model
+from gossip.models.model import Model
 from gossip.pictures import Curve, accuracy_picture
 from gossip.runs import RunFolder
 from gossip.spec import Experiment
+from gossip.training.building import model_of
 from gossip.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def summarise(launcher: Launcher, alone_steps: int) -> dict[str, Any]:
     if not survivors:
         ends = "; ".join(f"{child.name} {child.end}{f': {child.why}' if child.why else ''}" for child in children)
         raise GossipError(f"no node finished the run ({ends}); more in {run.path}/nodes/")
-    model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)
+    model = model_of(experiment)
     mean = _mean([RunFolder(child.folder).load_model(model) for child in survivors])
     run.save_model(model, mean, experiment)
     accuracies = [child.result["accuracy"] for child in survivors if child.result]
@@ -203,7 +204,7 @@ def _train_alone(launcher: Launcher, steps: dict[int, int]) -> dict[int, float]:
 def train_alone(experiment: Experiment, dataset: Dataset, shard: int, steps: int) -> float:
     """Held-out accuracy of one shard after `steps` steps without anybody, learning rate decayed over them."""
     indices = experiment.indices_of(shard, dataset.train_labels)
-    model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)
+    model = model_of(experiment)
     trainer = Trainer(experiment.train, experiment.seed, model, dataset, indices, order_seed=shard)
     for step in range(steps):
         trainer.progress = step / steps

@@ -16,7 +16,8 @@ import pytest
 from gossip.backup import EVERY_S, HURRY_S, Backup
 from gossip.models.model import build_model
 from gossip.runs import RunFolder, load_parameters
-from gossip.spec import NodeSpec, load
+from gossip.sections import NodeSpec
+from gossip.spec import load
 
 EXPERIMENT = load(Path(__file__).parents[1] / "deploy" / "experiments" / "two-machines.toml")
 MODEL = build_model(EXPERIMENT.layers, EXPERIMENT.recipe.mean, EXPERIMENT.recipe.std)

@@ -192,7 +192,7 @@ def test_a_resumed_trainer_is_the_one_that_never_stopped(checkpoints: Checkpoint
     again.restore(TrainerState(found.arrays, found.notes["trainer"]))
     other.restore(peer_state)
     assert go_on(again, other) == never_stopped
-    assert again.steps == 27 and again.sampler.epoch > 0
+    assert again.steps == 27 and again.batches.sampler.epoch > 0
 
 
 def test_a_batch_that_follows_the_speed_is_resumed() -> None:

@@ -159,6 +159,20 @@ def test_momentum_that_does_not_exist_cannot_be_averaged(tmp_path: Path) -> None
     assert load(written(tmp_path, text.format("auto"))).exchange.momentum == "auto"
 
 
+def test_what_an_optimizer_cannot_do_is_refused(tmp_path: Path) -> None:
+    adamw = SMALL + '[train]\noptimizer = "adamw"\n'
+    with pytest.raises(SpecError, match=r"expected a learning_rate beside it, such as 0\.001"):
+        load(written(tmp_path, adamw))
+    adamw += "learning_rate = 0.001\n"
+    with pytest.raises(SpecError, match=r"exchange\.momentum = 'on': adamw keeps moments that must not be averaged"):
+        load(written(tmp_path, adamw + '[exchange]\nmomentum = "on"\n'))
+    assert load(written(tmp_path, adamw)).train.shared_momentum == 0.0
+    with pytest.raises(SpecError, match=r"train\.momentum = 0\.0: expected a number above 0 with nesterov"):
+        load(written(tmp_path, SMALL + '[train]\noptimizer = "nesterov"\nmomentum = 0\n'))
+    with pytest.raises(SpecError, match=r"train\.optimizer = 'adam': expected .sgd., .nesterov. or .adamw."):
+        load(written(tmp_path, SMALL + '[train]\noptimizer = "adam"\n'))
+
+
 def test_whether_momentum_is_averaged_is_the_swarms_business(tmp_path: Path) -> None:
     text = SMALL + '[exchange]\nmomentum = "{}"\n'
     assert load(written(tmp_path, text.format("on"))).hash != load(written(tmp_path, text.format("off"))).hash

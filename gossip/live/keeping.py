@@ -16,6 +16,7 @@ from gossip.backup import AskedAt, Backup
 from gossip.checkpoint import Checkpoint
 from gossip.errors import SpecError
 from gossip.ledger import Ledger
+from gossip.models.model import Model
 from gossip.observe import Observer
 from gossip.protocol.resuming import Resumed
 from gossip.runs import RunFolder
@@ -31,6 +32,7 @@ class Keeper:
         run: RunFolder,
         experiment: Experiment,
         trainer: Trainer,
+        model: Model,
         shard: int,
         *,
         node: str,
@@ -52,7 +54,7 @@ class Keeper:
         self._backup: Backup | None = None
         if target := experiment.node.backup:
             name = f"{run.name}-{node}"
-            self._backup = Backup(target, run, experiment, trainer.model, name, on_done=self._on_backup)
+            self._backup = Backup(target, run, experiment, model, name, on_done=self._on_backup)
 
     def restore(self, ledger: Ledger) -> Resumed:
         """Go on where the newest good checkpoint stands; at the very beginning where there is none.

@@ -46,7 +46,7 @@ from gossip.live.stopping import StopButton, on_standard_input
 from gossip.live.tickets import SEEDS_MAX, mint, parse_ticket
 from gossip.live.transport import ZmqTransport
 from gossip.live.workers import LiveWorkers
-from gossip.models.model import Model, build_model
+from gossip.models.model import Model
 from gossip.observe import Console, EventFile, EventLog
 from gossip.owner import verifier
 from gossip.pidfile import PidFile
@@ -54,6 +54,7 @@ from gossip.protocol import events as ev
 from gossip.protocol.node import Node, NodeSettings
 from gossip.runs import RunFolder
 from gossip.spec import Experiment
+from gossip.training.building import model_of
 from gossip.training.trainer import Trainer
 from gossip.training.work import Work
 from gossip.units import bytes_per_s_of
@@ -150,6 +151,7 @@ class _LiveNode:
             self.folder,
             self.experiment,
             self.trainer,
+            self.model,
             shard,
             node=f"{self.options.name}-{key}",
             observe=self.observe,
@@ -190,10 +192,9 @@ class _LiveNode:
     def _prepare(self, shard: int) -> tuple[Model, Trainer]:
         """Model, trainer and compiled kernels."""
         experiment, dataset = self.experiment, self.dataset
-        recipe = experiment.recipe
         warm_up(self.console.on_warm_up)
         indices = experiment.indices_of(shard, dataset.train_labels)
-        model = build_model(experiment.layers, recipe.mean, recipe.std, threads=self.cores.most())
+        model = model_of(experiment, self.cores.most())
         order_seed = int.from_bytes(self.transport.key[:4], "big")
         trainer = Trainer(experiment.train, experiment.seed, model, dataset, indices, order_seed=order_seed)
         self.observe("prepared", {"parameters": model.dim, "train_samples": len(indices)})
@@ -216,7 +217,7 @@ class _LiveNode:
             checkpoint_every_s=experiment.node.checkpoint_every_s,
             resumed=self.resumed,
             average_momentum=experiment.exchange.momentum,
-            momentum=experiment.train.momentum,
+            momentum=experiment.train.shared_momentum,
             is_every_free=experiment.exchange.every_steps == "auto",
             are_blocks_free=experiment.exchange.blocks == "auto",
             is_batch_free=experiment.train.batch == "auto",

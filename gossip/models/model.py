@@ -9,31 +9,25 @@ caller's padding: it stays 0 if it was 0. Images are uint8[n, height, width, cha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from gossip.errors import InvariantError
 from gossip.kernels import optimizer, step, team
 from gossip.kernels.compiling import link
 from gossip.kernels.lanes import LANES
 from gossip.models.layers import Layer
 from gossip.models.layout import Slot, layout_of, named_parameters
 from gossip.models.plan import Sizes, plan
+from gossip.models.seam import Evaluation
 from gossip.models.team import Team
 
 # A step of fewer products than this, about .3 ms, is not shared: threads that meet, and a gradient for each of them,
 # cost as much (python analysis/bench/trainer.py --threads 1 2 compares).
 SHARED_PRODUCTS = 40_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """How good a vector is on some samples. predictions: uint8[n], the likeliest class of each."""
-
-    loss: float
-    accuracy: float
-    predictions: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +39,8 @@ class Model:
     dim: int
     segments: np.ndarray  # optimizer.SEGMENT rows: which parts of a vector are learnt, which are seen
     smoothing: float
+    batch: float  # the most samples of a step; inf for any number
+    _all: np.ndarray  # int64: 0, 1, 2 ...
     _table: np.ndarray
     _scale: np.ndarray
     _shift: np.ndarray
@@ -69,9 +65,12 @@ class Model:
     def loss_and_grad(self, x: np.ndarray, images: np.ndarray, labels: np.ndarray, gradient: np.ndarray) -> float:
         """The mean cross-entropy of all samples given; overwrites `gradient` with its derivative by x.
 
-        Of running statistics it is how far they are from what these samples show.
+        Of running statistics it is how far they are from what these samples show. Where a batch normalisation must see
+        them all at once there may be no more than the model was built for: raises InvariantError. Releases the GIL.
         """
-        return self._loss_and_grad(x, gradient, self._samples(images, labels, np.arange(len(images))))
+        if len(images) > self.batch:
+            raise InvariantError(f"a batch of {len(images)} for a model built for {self.batch}")
+        return self._loss_and_grad(x, gradient, self._samples(images, labels))
 
     def _loss_and_grad(self, x: np.ndarray, gradient: np.ndarray, samples: step.Samples) -> float:
         threads = self._threads_for(len(samples.picked))
@@ -83,7 +82,7 @@ class Model:
         self, x: np.ndarray, images: np.ndarray, labels: np.ndarray, gradient: np.ndarray
     ) -> float:
         """`loss_and_grad` as threads compute it, however many there are and however little there is to do."""
-        samples = self._samples(images, labels, np.arange(len(images)))
+        samples = self._samples(images, labels)
         size = min(self._team.limit, -(-len(images) // LANES))
         return self._team.loss_and_grad(x, gradient, samples, self.smoothing, size)
 
@@ -126,12 +125,14 @@ class Model:
     def evaluate(self, x: np.ndarray, images: np.ndarray, labels: np.ndarray) -> Evaluation:
         """Judge x on all samples given, at least one. Allocates 9 bytes per sample."""
         predictions = np.empty(len(images), np.uint8)
-        samples = self._samples(images, labels, np.arange(len(images)))
+        samples = self._samples(images, labels)
         loss = step.evaluate(self._table, x, samples, self._alone, predictions)
         return Evaluation(loss / len(images), float(np.mean(predictions == labels)), predictions)
 
-    def _samples(self, images: np.ndarray, labels: np.ndarray, picked: np.ndarray) -> step.Samples:
+    def _samples(self, images: np.ndarray, labels: np.ndarray, picked: np.ndarray | None = None) -> step.Samples:
         """Read-only views: data that is read-only already must not cost a second compile."""
+        if picked is None:
+            picked = self._all[: len(images)] if len(images) <= len(self._all) else np.arange(len(images))
         views = images.reshape(len(images), -1), labels.view(), picked.view()
         for view in views:
             view.flags.writeable = False
@@ -162,12 +163,15 @@ def build_model(
     table, whole = plan(layers, layout, batch, winograd)
     half = plan(layers, layout, -(-batch // 2), winograd)[1]  # of a batch two share, what the second has at most
     works = _workspaces([whole] + [half] * (threads - 1))
+    needs_whole_batch = any(layer.kind == "batchnorm" for layer in layers)
     return Model(
         layers=tuple(layers),
         layout=layout,
         dim=list(layout.values())[-1].end,
         segments=_segments(layout),
         smoothing=smoothing,
+        batch=batch if needs_whole_batch else math.inf,
+        _all=np.arange(batch),
         _table=table,
         _scale=np.tile(1 / (255 * std_by_channel), height * width).astype(np.float32),
         _shift=np.tile(-mean_by_channel / std_by_channel, height * width).astype(np.float32),

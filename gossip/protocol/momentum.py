@@ -18,11 +18,13 @@ def momentum_is_wanted(setting: str, momentum: float, every_steps: int) -> bool:
     return setting == "on" or every_steps <= AUTO_STEPS_MAX
 
 
-def momentum_refusal(setting: str, momentum: float) -> str:
+def momentum_refusal(setting: str, momentum: float, optimizer: str = "sgd") -> str:
     """Why `setting` cannot be had with this optimizer, to follow the given value in an error; "" where it can.
 
-    Adam's place, when it comes: averaging its first moment destroyed training in three of three runs.
+    Averaging Adam's first moment destroyed training in three of three runs.
     """
-    if setting == "on" and momentum <= 0.0:
-        return 'train.momentum = 0 leaves nothing to average; expected "auto" or "off", or a train.momentum above 0'
-    return ""
+    if setting != "on" or momentum > 0.0:
+        return ""
+    if optimizer == "adamw":
+        return 'adamw keeps moments that must not be averaged; expected "auto" or "off", or another train.optimizer'
+    return 'train.momentum = 0 leaves nothing to average; expected "auto" or "off", or a train.momentum above 0'

@@ -191,26 +191,27 @@ class Mixer:
             raise InvariantError("giving up blocks that are not in flight")
         self._in_flight[blocks] -= 1
 
-    def fragment(self, x: np.ndarray, momentum: np.ndarray, index: int) -> Fragment | None:
+    def fragment(self, x: np.ndarray, momentum: np.ndarray | None, index: int) -> Fragment | None:
         """Fragment `index` of our state, for a joiner; None while it holds a number that is not finite or absurd.
 
-        momentum: float32[dim], like x. Raises IndexError for an index beyond the last fragment.
+        momentum: float32[dim], like x; None goes as zeros. Raises IndexError for an index beyond the last fragment.
         """
         first, count = fragment_span(self.n_blocks, index)
         part = slice(first * BLOCK, (first + count) * BLOCK)
         codes = np.empty(count, np.uint8)
         exchange.range_codes(self.ranges[first : first + count], codes)
         x_peaks, x_levels = _quantised(x[part])
-        momentum_peaks, momentum_levels = _quantised(momentum[part])
+        momentum_peaks, momentum_levels = _quantised(np.zeros_like(x[part]) if momentum is None else momentum[part])
         if not (x_peaks.max() <= MAGNITUDE_MAX and momentum_peaks.max() <= MAGNITUDE_MAX):
             return None
         return Fragment(first, codes, x_peaks, x_levels, momentum_peaks, momentum_levels)
 
-    def load_fragment(self, x: np.ndarray, momentum: np.ndarray, fragment: Fragment) -> None:
-        """Take over a donor's blocks: x, momentum and ranges, in place; ref becomes x."""
+    def load_fragment(self, x: np.ndarray, momentum: np.ndarray | None, fragment: Fragment) -> None:
+        """Take over a donor's blocks: x, ranges, and momentum where there is one, in place; ref becomes x."""
         part = slice(fragment.first * BLOCK, (fragment.first + fragment.count) * BLOCK)
         absmax.dequantise(fragment.x_peaks, fragment.x_levels, x[part])
-        absmax.dequantise(fragment.momentum_peaks, fragment.momentum_levels, momentum[part])
+        if momentum is not None:
+            absmax.dequantise(fragment.momentum_peaks, fragment.momentum_levels, momentum[part])
         self.ref[part] = x[part]
         codes = fragment.range_codes
         self.ranges[fragment.first : fragment.first + fragment.count] = np.where(codes > 0, 8.0 * STEPS[codes], 0.0)

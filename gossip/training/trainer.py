@@ -1,4 +1,4 @@
-"""The owner of the parameters: x, momentum and this node's half of every exchange.
+"""The owner of the parameters: x, the optimizer's state and this node's half of every exchange.
 
 One thread uses a Trainer, so nothing here locks. Between two steps that thread does what the
 exchange asks: pick blocks, answer, apply. Knows exchange ids only to remember what each one
@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from gossip.codec.answer import Answer
 from gossip.codec.fragment import Fragment, fragment_count
 from gossip.codec.request import Request
-from gossip.data.sampler import Sampler
 from gossip.data.store import Dataset
 from gossip.errors import DataError, InvariantError
 from gossip.kernels.exchange import BLOCK
-from gossip.models.model import Evaluation, Model
+from gossip.models.seam import Diagnosing, Evaluation, FlatModel, segments_of
 from gossip.protocol.events import DonorLoss, DonorsCompared
-from gossip.spec import TrainSpec
+from gossip.sections import TrainSpec
+from gossip.training.batches import Batches
 from gossip.training.mixer import Mixer, MixStatistics
+from gossip.training.optimizer import Optimizer
 from gossip.training.patchwork import Patchwork
 from gossip.training.schedule import learning_rate_at, scale_of_batch
 
 PROBE_SAMPLES = 1_000  # held-out samples of a look during training: about 20 ms for the MNIST MLP
-BATCH_AUTO_MAX = 256  # what the sampler sets aside for where the batch follows the node's speed
 # Of those, when donors are compared: every class is among them whichever shard a newcomer holds, and its own shard,
 # of a few classes perhaps, would judge by what it holds. What is chosen by held-out samples is to refuse nonsense.
 COMPARE_SAMPLES = 250
@@ -41,7 +41,7 @@ SLICE_SAMPLES = 100  # per evaluate call of a full evaluation: how soon it can b
 class TrainerState:
     """All that a trainer needs to go on as if it had never stopped; open exchanges are not part of it.
 
-    arrays: x, momentum and the mixer's, float32 and int32. counters: plain numbers, for a JSON text.
+    arrays: x, the optimizer's and the mixer's, float32 and int32. counters: plain numbers, for a JSON text.
     """
 
     arrays: dict[str, NDArray[Any]]
@@ -59,14 +59,16 @@ class _Offered:
 
 
 class Trainer:
-    """Local SGD on one shard, and the arithmetic of exchanging with others.
+    """Local training on one shard, and the arithmetic of exchanging with others.
 
-    x, gradient, momentum: float32[padded], the model's dim rounded up to whole blocks; the padding stays 0.
+    x, gradient: float32[padded], the model's dim rounded up to whole blocks; the padding stays 0. The optimizer's
+    arrays are as long.
     """
 
     def __init__(
-        self, spec: TrainSpec, seed: int, model: Model, dataset: Dataset, shard: NDArray[np.int64], *, order_seed: int
-    ) -> None:
+        self, spec: TrainSpec, seed: int, model: FlatModel, dataset: Dataset, shard: NDArray[np.int64], *,
+        order_seed: int,
+    ) -> None:  # fmt: skip
         """shard: int64[m], indices of this node's training samples. Everybody starts from init(seed).
 
         order_seed: 0 to 2**32 - 1, the node's own, so that two nodes on one shard see different batches.
@@ -76,13 +78,14 @@ class Trainer:
         self.x = np.zeros(padded, np.float32)
         self.x[: model.dim] = model.init(seed)
         self.gradient = np.zeros(padded, np.float32)
-        self.momentum = np.zeros(padded, np.float32)
+        self.optimizer = Optimizer(spec, segments_of(model), padded)
         self.mixer = Mixer(self.x, order_seed)
         self.batch = spec.batch_first
-        self.sampler = Sampler(shard, BATCH_AUTO_MAX if spec.batch == "auto" else spec.batch_first, order_seed)
+        self.batches = Batches(dataset, shard, spec.batch_max, order_seed)
         self.steps = 0
         self.samples = 0
         self.progress = 0.0
+        self.broke_at = ""  # the layer that went first, once a loss was not finite
         self._ramp_from = self._ramp_steps = 0
         self._order_seed = order_seed
         self.learning_rate = spec.learning_rate  # the schedule's peak; the owner may change it
@@ -118,14 +121,25 @@ class Trainer:
             self._ramp_from, self._ramp_steps = self.steps, ramp_steps
 
     def step(self) -> float:
-        """One step of SGD on the next batch, in place. Returns its mean loss, which may not be finite."""
-        loss = self.model.sgd_step(
-            self.x, self.gradient, self.momentum, self._dataset.train_images, self._dataset.train_labels,
-            self.sampler.next_batch(self.batch), self._learning_rate(), self._spec.momentum, self._spec.weight_decay,
-        )  # fmt: skip
+        """One step on the next batch, in place. Returns its mean loss; where that is not finite, x is nothing any more.
+
+        Then `broke_at` says where it went wrong, as far as the model can tell.
+        """
+        images, labels = self.batches.next(self.batch)
+        loss = self.model.loss_and_grad(self.x, images, labels, self.gradient)
+        if math.isfinite(loss):
+            self.optimizer.step(self.x, self.gradient, self._learning_rate())
+        else:
+            self._break(images, labels)
         self.steps += 1
         self.samples += self.batch
         return loss
+
+    def _break(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+        """Find out why, and spoil x whole: no block of it is offered, answered with, given to a joiner, or saved."""
+        if isinstance(self.model, Diagnosing):
+            self.broke_at = self.model.where_it_broke(self.x, images, labels)
+        self.x[: self.model.dim] = np.nan
 
     def _learning_rate(self) -> float:
         """The swarm's rate at its progress; a newcomer ramps up to it while its first exchanges bring it level."""
@@ -159,7 +173,7 @@ class Trainer:
     @property
     def _shared_momentum(self) -> NDArray[np.float32] | None:
         """What exchanges may read and mix; None where the optimizer keeps no momentum."""
-        return self.momentum if self._spec.momentum > 0.0 else None
+        return self.optimizer.momentum if self._spec.shared_momentum > 0.0 else None
 
     def blocks_offered(self, exchange_id: int) -> int:
         """How many blocks that exchange offered: what its answer must cover. Raises InvariantError."""
@@ -206,7 +220,7 @@ class Trainer:
 
     def fragment(self, index: int) -> Fragment | None:
         """Part of our state for a joiner; None while it holds a number that is not finite."""
-        return self.mixer.fragment(self.x, self.momentum, index)
+        return self.mixer.fragment(self.x, self.optimizer.momentum, index)
 
     def take_fragments(self) -> None:
         """A newer state is about to be loaded over ours, which is kept until it is whole and trusted."""
@@ -216,7 +230,7 @@ class Trainer:
         """Take over a donor's part of the state. keep: hold it beside x too, to be compared with another's."""
         if self._patchwork is None:
             return  # it was on its way here when we went on without
-        self.mixer.load_fragment(self.x, self.momentum, fragment)
+        self._load(fragment)
         self._patchwork.note(index, peer, fragment, keep)
 
     def drop_fragments(self) -> None:
@@ -258,8 +272,9 @@ class Trainer:
         return DonorsCompared(tuple(losses), self._comparable_loss(untrained))
 
     def _load(self, *fragments: Fragment) -> None:
+        self.optimizer.on_foreign_x()
         for fragment in fragments:
-            self.mixer.load_fragment(self.x, self.momentum, fragment)
+            self.mixer.load_fragment(self.x, self.optimizer.momentum, fragment)
 
     def _comparable_loss(self, x: NDArray[np.float32]) -> float:
         stride = max(1, len(self._probe_labels) // COMPARE_SAMPLES)
@@ -293,26 +308,27 @@ class Trainer:
         if counters.get("order_seed") != self._order_seed:
             raise DataError("the state was trained in the order of another key")
         try:
-            self.sampler.restore(counters["sampler"])
+            self.batches.sampler.restore(counters["sampler"])
             self.mixer.restore_counters(counters["mixer"])
             self.steps, self.samples = counters["steps"], counters["samples"]
             self.progress = counters["progress"]
             self._ramp_from, self._ramp_steps = counters["ramp"]
+            self.optimizer.updates = int(counters.get("updates", counters["steps"]))
             if self._spec.batch == "auto":
-                self.batch = min(BATCH_AUTO_MAX, max(1, int(counters.get("batch", self.batch))))
+                self.batch = min(self._spec.batch_max, max(1, int(counters.get("batch", self.batch))))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"the state is of another version ({error!r})") from error
         for name, array in arrays.items():
             np.copyto(array, state.arrays[name])
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        return {"x": self.x, "momentum": self.momentum, **self.mixer.arrays()}
+        return {"x": self.x, **self.optimizer.arrays, **self.mixer.arrays()}
 
     def _counters(self) -> dict[str, Any]:
         return {
             "steps": self.steps, "samples": self.samples, "progress": self.progress, "order_seed": self._order_seed,
-            "ramp": [self._ramp_from, self._ramp_steps], "batch": self.batch, "sampler": self.sampler.state(),
-            "mixer": self.mixer.counters(),
+            "ramp": [self._ramp_from, self._ramp_steps], "batch": self.batch, "sampler": self.batches.sampler.state(),
+            "mixer": self.mixer.counters(), "updates": self.optimizer.updates,
         }  # fmt: skip
 
     def is_finite(self) -> bool:

@@ -61,12 +61,12 @@ def test_steps_are_reported_and_stop_when_told() -> None:
 def test_the_trainer_s_thread_takes_denormals_as_zero() -> None:
     """Momentum of dead units fades into them. With x all 0 the first layer's gradient is 0."""
     trainer = make_trainer()
-    trainer.x[:], trainer.momentum[:] = 0, 1e-40
+    trainer.x[:], trainer.optimizer.arrays["momentum"][:] = 0, 1e-40
     loop = Loop(trainer)
     loop.workers.submit(ev.StartTraining(0))
     loop.wait_for(ev.StepsDone)
     loop.workers.close()
-    assert trainer.momentum[0] == 0
+    assert trainer.optimizer.arrays["momentum"][0] == 0
 
 
 def test_what_is_asked_between_steps_is_answered_while_training_goes_on() -> None:
@@ -136,10 +136,10 @@ def test_two_nodes_on_one_shard_see_it_in_different_orders() -> None:
     """They begin as one model; the same batches would make every exchange between them worthless."""
     one, other = make_trainer(order_seed=1), make_trainer(order_seed=2)
     assert (one.x == other.x).all()
-    batches = [[tuple(trainer.sampler.next_batch()) for _ in range(3)] for trainer in (one, other)]
+    batches = [[tuple(trainer.batches.sampler.next_batch()) for _ in range(3)] for trainer in (one, other)]
     assert batches[0] != batches[1]
     again = make_trainer(order_seed=1)
-    assert [tuple(again.sampler.next_batch()) for _ in range(3)] == batches[0]
+    assert [tuple(again.batches.sampler.next_batch()) for _ in range(3)] == batches[0]
 
 
 def iter_now(inbox: queue.SimpleQueue[ev.Input]) -> list[ev.Input]:

@@ -31,6 +31,7 @@ def test_when_momentum_is_averaged(setting: str, momentum: float, every_steps: i
 
 def test_only_momentum_that_is_demanded_and_missing_is_refused() -> None:
     assert "train.momentum = 0" in momentum_refusal("on", 0.0)
+    assert "adamw keeps moments" in momentum_refusal("on", 0.0, "adamw")
     assert not any(momentum_refusal(*given) for given in (("auto", 0.0), ("off", 0.0), ("on", 0.9)))
 
 

@@ -15,11 +15,11 @@ from gossip.data.store import Dataset, load_dataset
 from gossip.models.layers import preset_layers, resolve_layers
 from gossip.models.model import build_model
 from gossip.protocol import events as ev
+from gossip.sections import TrainSpec
 from gossip.sim.idle import Pace
 from gossip.sim.network import NetworkModel
 from gossip.sim.swarm import Swarm, SwarmSettings
 from gossip.sim.workers import InlineWorkers
-from gossip.spec import TrainSpec
 from gossip.training.trainer import Trainer
 
 SAMPLES, BATCH, EVERY_STEPS, BLOCKS = 150_000, 32, 8, 0.5

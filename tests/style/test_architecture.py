@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "codec": ("kernels", "codec"),
     "models": ("kernels",),
     "data": ("kernels",),
-    "training": ("kernels", "codec", "models", "data", "spec", "protocol.events", "protocol.messages"),
+    "training": ("kernels", "codec", "models", "data", "sections", "spec", "protocol.events", "protocol.messages"),
     "engine": ("protocol", "wire", "observe", "ledger"),
     "wire": ("protocol.messages",),
     "observe": (),

@@ -15,7 +15,7 @@ from gossip.models.layers import preset_layers, resolve_layers
 from gossip.models.model import build_model
 from gossip.protocol.events import DonorsCompared
 from gossip.protocol.trust import liars
-from gossip.spec import TrainSpec
+from gossip.sections import TrainSpec
 from gossip.training.trainer import Trainer
 
 A, B = b"a" * 32, b"b" * 32
@@ -96,7 +96,9 @@ def test_the_copy_of_somebody_distrusted_leaves_the_state(donor: Trainer) -> Non
         give(donor, newcomer, index, B, keep=True, scale=1_000.0)
     assert liars(newcomer.compare_donors((A, B))) == [B]
     newcomer.compare_donors((A,))
-    assert np.allclose(newcomer.x, donor.x, atol=0.02) and math.isfinite(float(newcomer.momentum.sum()))
+    assert np.allclose(newcomer.x, donor.x, atol=0.02) and math.isfinite(
+        float(newcomer.optimizer.arrays["momentum"].sum())
+    )
 
 
 def test_a_comparison_leaves_no_memory_behind(donor: Trainer) -> None:
@@ -116,13 +118,13 @@ def test_a_comparison_leaves_no_memory_behind(donor: Trainer) -> None:
 def test_a_node_that_comes_back_goes_on_with_its_own_state_if_the_swarms_never_comes_whole(donor: Trainer) -> None:
     """Half a state, or an untrusted one, must not be what it trains on; nor what arrives when it has given up."""
     back = make_trainer(2, steps=20)
-    x, momentum = back.x.copy(), back.momentum.copy()
+    x, momentum = back.x.copy(), back.optimizer.arrays["momentum"].copy()
     back.take_fragments()
     give(donor, back, 0, A, keep=True, scale=1_000.0)
     assert not np.array_equal(back.x, x)
     back.drop_fragments()
     give(donor, back, 1, A, keep=False)
-    assert np.array_equal(back.x, x) and np.array_equal(back.momentum, momentum)
+    assert np.array_equal(back.x, x) and np.array_equal(back.optimizer.arrays["momentum"], momentum)
 
 
 def test_who_leaves_with_the_swarms_state_saves_that_and_else_its_own(donor: Trainer) -> None:

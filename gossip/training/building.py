@@ -1,0 +1,13 @@
+"""From an experiment to what trains it."""
+
+from __future__ import annotations
+
+from gossip.models.model import Model, build_model
+from gossip.spec import Experiment
+
+
+def model_of(experiment: Experiment, threads: int = 1) -> Model:
+    """The experiment's network, with room for the largest step it can come to, by so many threads at most."""
+    train, recipe = experiment.train, experiment.recipe
+    room = {"batch": train.batch_max, "threads": threads}
+    return build_model(experiment.layers, recipe.mean, recipe.std, smoothing=train.label_smoothing, **room)
