@@ -14,6 +14,8 @@ import numpy as np
 
 from gossip.models.layers import Layer, size
 
+STATISTICS = ("mean", "variance")  # of a batch normalisation
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -31,24 +33,31 @@ class Slot:
 def layout_of(layers: Sequence[Layer]) -> dict[str, Slot]:
     """Every parameter of the chain, in order; the last slot's end is the model's dim.
 
+    Layer by layer what is learnt, then what is seen: running statistics wander from batch to batch, and an exchange
+    rounds by the block, so they had better not share blocks with weights.
+
     Weights are (outputs, inputs) for dense and (filters, rows, columns, channels) for conv. A dense layer
     after an image counts its inputs row by row, column by column, channel by channel.
     """
+    shapes = [
+        (f"{number}.{layer.kind}.{name}", shape, name in STATISTICS)
+        for number, layer in enumerate(layers)
+        for name, shape in _shapes(layer).items()
+    ]
     layout: dict[str, Slot] = {}
     start = 0
-    for number, layer in enumerate(layers):
-        if not layer.parameters:
-            continue
-        channels = (layer.output[2],)
-        shapes = {"weight": _weights(layer), "bias": channels if layer.has_bias else None}
-        if layer.statistics:
-            shapes |= {"mean": channels, "variance": channels}
-        for name, shape in shapes.items():
-            if shape is not None:
-                slot = Slot(start, shape, name in ("mean", "variance"))
-                layout[f"{number}.{layer.kind}.{name}"] = slot
-                start = slot.end
+    for name, shape, is_statistic in sorted(shapes, key=lambda entry: entry[2]):
+        layout[name] = slot = Slot(start, shape, is_statistic)
+        start = slot.end
     return layout
+
+
+def _shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
+    """Of one layer's parameters, by their names."""
+    channels = (layer.output[2],)
+    found = {"weight": _weights(layer)} if layer.weights else {}
+    found |= {"bias": channels} if layer.biases else {}
+    return found | (dict.fromkeys(STATISTICS, channels) if layer.statistics else {})
 
 
 def _weights(layer: Layer) -> tuple[int, ...]:

@@ -125,7 +125,8 @@ class _Plan:
         row["biases_at"] = -1
         if layer.parameters:
             slots = {name.split(".")[2]: slot for name, slot in self._layout.items() if name.startswith(f"{number}.")}
-            row["weights_at"], row["parameters_end"] = slots["weight"].start, max(slot.end for slot in slots.values())
+            learnt = [slot for slot in slots.values() if not slot.is_statistic]
+            row["weights_at"], row["parameters_end"] = slots["weight"].start, max(slot.end for slot in learnt)
             row["biases_at"] = slots["bias"].start if "bias" in slots else -1
             row["statistics_at"] = slots["mean"].start if "mean" in slots else 0
             row["needs_gradient"] = 1

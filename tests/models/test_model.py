@@ -102,3 +102,12 @@ def test_resolving_a_chain_imports_neither_numba_nor_numpy() -> None:
     """`gossip check` reads spec files; it should not wait for a compiler to load."""
     code = "import sys, gossip.models.layers; sys.exit('numpy' in sys.modules or 'numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_statistics_lie_behind_everything_that_is_learnt() -> None:
+    """They move otherwise than weights do, and an exchange rounds whole blocks."""
+    model = model_of(preset_layers("resnet20"), (32, 32, 3), 10)
+    kinds = [slot.is_statistic for slot in model.layout.values()]
+    assert kinds == sorted(kinds) and any(kinds)
+    ends = [slot.end for slot in model.layout.values()]
+    assert [slot.start for slot in model.layout.values()] == [0, *ends[:-1]] and ends[-1] == model.dim

@@ -130,7 +130,7 @@ BAD = {
     "mean of grey": (_describe(mean=[0.5]), "one number per channel"),
     "another text": (_describe(mean=[0.5, 0.5]), "do not match its digest"),
     "another number": (FILE[:-4] + struct.pack("<f", 3.25), "do not match its digest"),
-    "not a number": (FILE[:-4] + struct.pack("<f", np.nan), "3.dense.bias is not finite"),
+    "not a number": (FILE[:-4] + struct.pack("<f", np.nan), "2.batchnorm.variance is not finite"),
     "infinite": (FILE[:LENGTH] + struct.pack("<f", np.inf) + FILE[LENGTH + 4 :], "0.conv.weight is not finite"),
 }  # fmt: skip
 
