@@ -224,7 +224,7 @@ def forward_batchnorm(row, x, gradient, count, batch, work):
     groups = -(-count // LANES)
     inputs, kept = at(values, layer.input_at), at(work.prepared, layer.prepared_at)
     statistics = at(x, layer.statistics_at)
-    if batch:
+    if batch and not layer.keeps_statistics:
         norm.batch_statistics(row, groups, gap, at(work.live, 0), inputs, sums)
         team.add_up(work.sums, 2 * layer.channels, work)
         statistics_gradient = at(gradient, layer.statistics_at)
@@ -339,12 +339,16 @@ def backward_batchnorm(row, x, gradient, count, batch, work):
     groups = -(-count // LANES)
     inputs, kept = at(values, layer.input_at), at(work.prepared, layer.prepared_at)
     output_slopes = at(values, layer.output_slopes_at)
+    if not (layer.needs_gradient or layer.needs_input_slopes):
+        return
     norm.batchnorm_slopes(row, groups, gap, kept, inputs, output_slopes, sums)
     team.add_up(work.sums, 2 * layer.channels, work)
     if layer.needs_gradient and work.me == 0:
         for c in range(layer.channels):
             gradient[layer.weights_at + c] += sums[layer.channels + c]
             gradient[layer.biases_at + c] += sums[c]
+    if layer.keeps_statistics:  # constants: no slope goes through them
+        work.sums[: 2 * layer.channels] = 0
     if layer.needs_input_slopes:
         norm.batchnorm_backward(
             row, layer.start, layer.finish, groups, gap, batch, at(work.live, 0), at(x, layer.weights_at), kept,
@@ -365,6 +369,8 @@ def backward_group(row, x, gradient, begin, values):
                 at(values, begin + layer.kept_at), inputs, slopes, input_slopes,
                 at(gradient, layer.weights_at), at(gradient, layer.biases_at),
             )  # fmt: skip
+            if not layer.needs_gradient:
+                gradient[layer.weights_at : layer.parameters_end] = 0
     elif not layer.needs_input_slopes:
         return
     elif layer.kind == MAXPOOL:

@@ -20,6 +20,7 @@ TABLE_ROW = np.dtype(
             *("input_at", "output_at", "other_at", "kept_at"),  # numbers from a group's begin, in values
             *("input_slopes_at", "output_slopes_at", "other_slopes_at"),  # the same
             *("needs_gradient", "needs_input_slopes", "needs_other_slopes"),
+            "keeps_statistics",  # a batch normalisation in training, too: frozen
             *("start", "finish", "other_start", "other_finish"),  # of those slopes, as tile.py has them
             *("prepared_at", "winograd"),  # in prepared; 0, 2 or 4: the m of F(m x m, 3 x 3)
             *("height", "width", "channels", "kernel", "stride", "padding", "out_height", "out_width", "out_channels"),

@@ -10,8 +10,9 @@ caller's padding: it stays 0 if it was 0. Images are uint8[n, height, width, cha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class Model:
     smoothing: float
     batch: float  # the most samples of a step; inf for any number
     _all: np.ndarray  # int64: 0, 1, 2 ...
+    start: Mapping[str, np.ndarray] | None  # parameters that do not begin drawn; None: unknown here
     _table: np.ndarray
     _scale: np.ndarray
     _shift: np.ndarray
@@ -50,7 +52,8 @@ class Model:
     def init(self, seed: int) -> np.ndarray:
         """float32[dim]: weights normal with variance 2 / inputs (He et al. 2015), biases 0.
 
-        A normalisation begins by changing nothing: its weights, and variances it has seen, are 1.
+        A normalisation begins by changing nothing: its weights, and variances it has seen, are 1. What the model was
+        given to start with begins as that.
         """
         generator = np.random.default_rng(seed)
         x = np.zeros(self.dim, np.float32)
@@ -60,7 +63,14 @@ class Model:
                 parameter[:] = generator.standard_normal(parameter.shape, np.float32) * np.sqrt(2 / inputs)
             elif name.endswith(("norm.weight", ".variance")):
                 parameter[:] = 1
+            if self.start and name in self.start:
+                parameter[:] = self.start[name]
         return x
+
+    @property
+    def knows_start(self) -> bool:
+        """Whether `init` gives what the swarm began with: not where that is a file this machine does not have."""
+        return self.start is not None
 
     def loss_and_grad(self, x: np.ndarray, images: np.ndarray, labels: np.ndarray, gradient: np.ndarray) -> float:
         """The mean cross-entropy of all samples given; overwrites `gradient` with its derivative by x.
@@ -148,30 +158,35 @@ def build_model(
     winograd: int = 4,
     smoothing: float = 0.0,
     threads: int = 1,
+    frozen: Collection[str] = (),
+    start: Mapping[str, np.ndarray] | None = MappingProxyType({}),
 ) -> Model:
     """A model of resolved layers. It sees (pixel / 255 - mean) / std; mean and std: one number per channel.
 
     batch: samples per step at most, where a batch normalisation must see all of them at once. winograd: m of
     F(m x m, 3 x 3), 0 for direct convolution. threads: that compute a gradient together, each a
     part of the batch; no more than it has groups of 16 samples.
+    frozen: names of parameters that stay as they are. start: parameters to begin with instead of drawn ones; None where
+    others know them, and this machine does not.
     """
     link()
     height, width, _ = layers[0].input
     mean_by_channel, std_by_channel = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     layout = layout_of(layers)
     threads = max(1, min(threads, -(-batch // LANES), team.TEAM_MAX))
-    table, whole = plan(layers, layout, batch, winograd)
-    half = plan(layers, layout, -(-batch // 2), winograd)[1]  # of a batch two share, what the second has at most
+    table, whole = plan(layers, layout, batch, winograd, frozen)
+    half = plan(layers, layout, -(-batch // 2), winograd, frozen)[1]  # of two, the second has no more
     works = _workspaces([whole] + [half] * (threads - 1))
     needs_whole_batch = any(layer.kind == "batchnorm" for layer in layers)
     return Model(
         layers=tuple(layers),
         layout=layout,
         dim=list(layout.values())[-1].end,
-        segments=_segments(layout),
+        segments=_segments(layout, frozen),
         smoothing=smoothing,
         batch=batch if needs_whole_batch else math.inf,
         _all=np.arange(batch),
+        start=start,
         _table=table,
         _scale=np.tile(1 / (255 * std_by_channel), height * width).astype(np.float32),
         _shift=np.tile(-mean_by_channel / std_by_channel, height * width).astype(np.float32),
@@ -200,10 +215,12 @@ def _workspaces(sizes: Sequence[Sizes]) -> tuple[step.Workspace, ...]:
     )
 
 
-def _segments(layout: Mapping[str, Slot]) -> np.ndarray:
-    """SEGMENT rows, neighbours of one kind joined."""
+def _segments(layout: Mapping[str, Slot], frozen: Collection[str]) -> np.ndarray:
+    """SEGMENT rows, neighbours of one kind joined; none for what is frozen."""
     found: list[list[int]] = []
-    for slot in layout.values():
+    for name, slot in layout.items():
+        if name in frozen:
+            continue
         kind = optimizer.STATISTIC if slot.is_statistic else optimizer.TRAINED
         if found and found[-1][1:] == [slot.start, kind]:
             found[-1][1] = slot.end

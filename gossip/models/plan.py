@@ -8,7 +8,7 @@ layer that gives some to the layer that made the tensor: they share memory (firs
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,8 +69,11 @@ class _Tensor:
 class _Plan:
     """Grows row by row."""
 
-    def __init__(self, layers: Sequence[Layer], layout: Mapping[str, Slot], winograd: int) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], layout: Mapping[str, Slot], winograd: int, frozen: Collection[str]
+    ) -> None:
         self._layout = layout
+        self._frozen = frozen
         self._winograd = winograd
         self._marked: dict[str, _Tensor] = {}
         self._rows: list[Any] = []
@@ -129,7 +132,10 @@ class _Plan:
             row["weights_at"], row["parameters_end"] = slots["weight"].start, max(slot.end for slot in learnt)
             row["biases_at"] = slots["bias"].start if "bias" in slots else -1
             row["statistics_at"] = slots["mean"].start if "mean" in slots else 0
-            row["needs_gradient"] = 1
+            learnt = {name.split(".")[2] for name in self._layout if name.startswith(f"{number}.")}
+            learnt -= {name.split(".")[2] for name in self._frozen if name.startswith(f"{number}.")}
+            row["needs_gradient"] = bool(learnt & {"weight", "bias"})
+            row["keeps_statistics"] = layer.statistics > 0 and not learnt & {"mean", "variance"}
         row["prepared_at"] = self._prepared
         if layer.kind == "conv":
             row["winograd"] = m = self._winograd if can_winograd(layer) else 0
@@ -140,7 +146,7 @@ class _Plan:
             row["kept_at"] = self._values
             self._values += 2 * layer.parts * LANES
         source = self._newest
-        self._newest = self._tensor(size(layer.output), source.needs_slopes or layer.parameters > 0)
+        self._newest = self._tensor(size(layer.output), source.needs_slopes or bool(row["needs_gradient"]))
         self._rows.append(row)
         self._layers.append(layer)
         self._made.append((source, None, self._newest))
@@ -195,9 +201,11 @@ class _Plan:
         return Sizes(groups, values, max(1, self._prepared), scratch, channels)
 
 
-def plan(layers: Sequence[Layer], layout: Mapping[str, Slot], batch: int, winograd: int) -> tuple[np.ndarray, Sizes]:
-    """(TABLE_ROW[rows], sizes of the workspace). batch: samples per step at most."""
-    grown = _Plan(layers, layout, winograd)
+def plan(
+    layers: Sequence[Layer], layout: Mapping[str, Slot], batch: int, winograd: int, frozen: Collection[str] = ()
+) -> tuple[np.ndarray, Sizes]:
+    """(TABLE_ROW[rows], sizes of the workspace). batch: samples per step at most. frozen: parameters not learnt."""
+    grown = _Plan(layers, layout, winograd, frozen)
     table = grown.table()
     return table, grown.sizes(batch)
 
