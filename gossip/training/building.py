@@ -9,5 +9,7 @@ from gossip.spec import Experiment
 def model_of(experiment: Experiment, threads: int = 1) -> Model:
     """The experiment's network, with room for the largest step it can come to, by so many threads at most."""
     train, recipe = experiment.train, experiment.recipe
-    room = {"batch": train.batch_max, "threads": threads}
-    return build_model(experiment.layers, recipe.mean, recipe.std, smoothing=train.label_smoothing, **room)
+    return build_model(
+        experiment.layers, recipe.mean, recipe.std,
+        batch=train.batch_max, smoothing=train.label_smoothing, threads=threads,
+    )  # fmt: skip
