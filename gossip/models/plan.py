@@ -19,7 +19,7 @@ from gossip.kernels.lanes import LANES
 from gossip.kernels.tile import ADD, MASKED, PLAIN, ROWS, VECTORS, ZEROS
 from gossip.kernels.winograd import scratch_numbers
 from gossip.models.layers import Layer, size
-from gossip.models.layout import Slot
+from gossip.models.layout import STATISTICS, Slot
 
 KINDS = {
     "dense": table.DENSE,
@@ -132,10 +132,9 @@ class _Plan:
             row["weights_at"], row["parameters_end"] = slots["weight"].start, max(slot.end for slot in learnt)
             row["biases_at"] = slots["bias"].start if "bias" in slots else -1
             row["statistics_at"] = slots["mean"].start if "mean" in slots else 0
-            learnt = {name.split(".")[2] for name in self._layout if name.startswith(f"{number}.")}
-            learnt -= {name.split(".")[2] for name in self._frozen if name.startswith(f"{number}.")}
-            row["needs_gradient"] = bool(learnt & {"weight", "bias"})
-            row["keeps_statistics"] = layer.statistics > 0 and not learnt & {"mean", "variance"}
+            moving = {name for name in slots if f"{number}.{layer.kind}.{name}" not in self._frozen}
+            row["needs_gradient"] = bool(moving.difference(STATISTICS))
+            row["keeps_statistics"] = layer.statistics > 0 and not moving.intersection(STATISTICS)
         row["prepared_at"] = self._prepared
         if layer.kind == "conv":
             row["winograd"] = m = self._winograd if can_winograd(layer) else 0

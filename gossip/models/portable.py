@@ -102,7 +102,7 @@ def pack(
     end = list(layout.values())[-1].end
     content = np.ascontiguousarray(x[:end], "<f4").tobytes()
     texts = {"model": msgspec.json.encode(described).decode(), "spec": spec.decode()}
-    metadata = {"format": f"{FORMAT}{FORMAT_NUMBER}", "digest": _digest(texts, content), **texts}
+    metadata = {"format": f"{FORMAT}{FORMAT_NUMBER}", "digest": _digest(texts, named_parameters(x, layout)), **texts}
     table: dict[str, Any] = {"__metadata__": metadata}
     for name, slot in layout.items():
         table[name] = {"dtype": "F32", "shape": list(slot.shape), "data_offsets": [4 * slot.start, 4 * slot.end]}
@@ -169,12 +169,13 @@ def _model(header: dict[str, Any], path: Path, file: BinaryIO) -> PortableModel:
     content = file.read(size)
     texts = {key: str(metadata.get(key, "")) for key in ("model", "spec")}
     x = np.empty(list(layout.values())[-1].end, np.float32)
-    for name, tensor in named_parameters(x, layout).items():
+    tensors = named_parameters(x, layout)
+    for name, tensor in tensors.items():
         start, end = places[name]
         tensor[...] = np.frombuffer(content[start:end], "<f4").reshape(tensor.shape)
         if not np.isfinite(tensor).all():
             raise SpecError(f"{path}: {name} is not finite: its training went wrong, or the file is damaged")
-    if number > 1 and metadata.get("digest") != _digest(texts, x.astype("<f4", copy=False).tobytes()):
+    if number > 1 and metadata.get("digest") != _digest(texts, tensors):
         raise SpecError(f"{path}: damaged, its contents do not match its digest; take another copy")
     return PortableModel(layers, described.classes, described.mean, described.std, x, texts["spec"].encode())
 
@@ -231,12 +232,12 @@ def _places(header: Mapping[str, Any], layout: Mapping[str, Slot], path: Path) -
     return places
 
 
-def _digest(texts: Mapping[str, str], content: bytes) -> str:
-    """blake2b over the texts and the parameters' bytes, in the layout's order."""
+def _digest(texts: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> str:
+    """blake2b over the texts and the parameters, both by name: another version may lay them out in another order."""
     digest = hashlib.blake2b(digest_size=16)
-    for key, text in sorted(texts.items()):
-        encoded = text.encode(errors="surrogatepass")
-        digest.update(f"{key}:{len(encoded)};".encode())
-        digest.update(encoded)
-    digest.update(content)
+    contents = {name: tensor.astype("<f4", copy=False).tobytes() for name, tensor in tensors.items()}
+    contents |= {key: text.encode(errors="surrogatepass") for key, text in texts.items()}
+    for key, content in sorted(contents.items()):
+        digest.update(f"{key}:{len(content)};".encode())
+        digest.update(content)
     return digest.hexdigest()
