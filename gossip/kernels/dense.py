@@ -21,34 +21,36 @@ def even(count):
 
 
 @kernel
-def write(target, index, number, start):
-    """target[index] = number, or += where start is ADD."""
-    target[index] = target[index] + number if start == ADD else number
-
-
-@kernel
 def add_gradient(
     rows, columns, start, out, out_row, corner,
     left, left_row, left_step, left_run, right, right_step, right_run, runs, steps,
 ):  # fmt: skip
     """A tile whose vectors are 16 columns of a gradient, at most VECTORS of them; start: ZEROS or ADD.
 
-    The last one may stick out of the row: it goes through `corner`, ROWS * VECTORS * 16 numbers of scratch.
+    Where the last one would stick out of the row, all go through `corner`, ROWS * VECTORS * 16 numbers of scratch.
     """
-    if columns == VECTORS * LANES:
+    vectors = -(-columns // LANES)
+    if columns == vectors * LANES:
         multiply(
-            rows, VECTORS, start, PLAIN, out, out_row, LANES, out, out,
+            rows, vectors, start, PLAIN, out, out_row, LANES, out, out,
             left, left_row, left_step, left_run, right, LANES, right_step, right_run, runs, steps,
         )  # fmt: skip
         return
-    vectors = -(-columns // LANES)
+    if start == ADD:
+        copy(rows, columns, out, out_row, corner, vectors * LANES)
     multiply(
-        rows, vectors, ZEROS, PLAIN, corner, vectors * LANES, LANES, out, out,
+        rows, vectors, start, PLAIN, corner, vectors * LANES, LANES, out, out,
         left, left_row, left_step, left_run, right, LANES, right_step, right_run, runs, steps,
     )  # fmt: skip
+    copy(rows, columns, corner, vectors * LANES, out, out_row)
+
+
+@kernel
+def copy(rows, columns, source, source_row, target, target_row):
+    """Of numbers in rows that lie so far apart."""
     for row in range(rows):
         for column in range(columns):
-            write(out, row * out_row + column, corner[row * vectors * LANES + column], start)
+            target[row * target_row + column] = source[row * source_row + column]
 
 
 @shared(LAYER, *(SIZE,) * 3, *(POINTER,) * 4)
@@ -116,4 +118,6 @@ def dense_gradient(row, is_first, groups, gap, inputs, output_slopes, weight_gra
         total = zeros()
         for group in range(groups):
             total = add(total, load(ahead(output_slopes, group * gap), o))
-        write(bias_gradient, o, sum_lanes(total), start)
+        if is_first:
+            bias_gradient[o] = 0
+        bias_gradient[o] += sum_lanes(total)

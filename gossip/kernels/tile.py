@@ -9,8 +9,9 @@ of a convolution's kernel, say), `steps` the inner one; at every stride numbers 
 
 The LLVM code is written out because Numba's vectoriser keeps accumulators in memory. ROWS and VECTORS are chosen so
 that the tile fills the registers of the CPU the code is compiled for: 8 by 2 vectors are 16 of AVX-512's 32 registers
-and reach its peak; AVX2 holds a vector in two of its 16, NEON in four of its 32. The order in which a number's
-products are added is the same for every tile, so every CPU that has a fused multiply-add gets the same bits.
+and reach its peak; AVX2 holds a vector in two of its 16, NEON in four of its 32. tests/kernels/test_target.py looks at
+the assembly for each. The order in which a number's products are added is the same for every tile, and everything
+around them keeps to that, so every CPU that has a fused multiply-add gets the same bits.
 """
 
 from __future__ import annotations
@@ -23,12 +24,17 @@ from gossip.kernels.compiling import kernel
 from gossip.kernels.lanes import LANES, POINTER, VECTOR, call_llvm, multiply_add, splat_number
 from gossip.kernels.target import REGISTER_FLOATS, REGISTERS
 
-VECTORS = 2 if REGISTER_FLOATS >= LANES else 1
-ROWS = {16: 8, 8: 6, 4: 6 if REGISTERS >= 32 else 2}[REGISTER_FLOATS]
 
+def tile_size(register_floats, registers):
+    """(rows, vectors) whose sums fit the registers, beside the vectors they are made of and one number."""
+    vectors = 2 if register_floats >= LANES else 1
+    held = vectors * -(-LANES // register_floats)  # registers for the sums of a row
+    return min(8, (registers - held - 1) // held), vectors
+
+
+ROWS, VECTORS = tile_size(REGISTER_FLOATS, REGISTERS)
 ZEROS, BIASES, ADD = range(3)  # what a tile begins with: nothing, a bias per row, or what is there already
 PLAIN, RELU, MASKED = range(3)  # how it is stored: as it is, max(0, it), or 0 wherever the mask is not positive
-
 
 SIZE = types.intp
 _TYPES = (*(SIZE,) * 4, POINTER, *(SIZE,) * 2, *(POINTER,) * 2, *(POINTER, *(SIZE,) * 3) * 2, *(SIZE,) * 2)

@@ -33,7 +33,7 @@ KINDS = {
 }
 WITH_RELU = ("dense", "conv", "batchnorm", "groupnorm", "add")  # these store max(0, output) at no cost
 WITH_SUM = ("batchnorm", "groupnorm")
-GROUPS_MAX = 8
+GROUPS_MIN, GROUPS_MAX = 2, 8  # of 16 samples in a chunk; the same on every CPU, for sums over a chunk are rounded
 CACHED_NUMBERS = 2**18  # values of a chunk: 1 MiB, what a core's second-level cache holds
 
 
@@ -194,7 +194,7 @@ class _Plan:
         values = self._values + LANES * LANES  # kernels that turn 16 features at once may read so far behind the last
         needs_whole_batch = any(layer.kind == "batchnorm" for layer in self._layers)
         whole = -(-batch // LANES)
-        groups = whole if needs_whole_batch else max(VECTORS, min(GROUPS_MAX, CACHED_NUMBERS // values, whole))
+        groups = whole if needs_whole_batch else max(GROUPS_MIN, min(GROUPS_MAX, CACHED_NUMBERS // values, whole))
         scratch = max(_scratch(layer, groups, self._winograd) for layer in self._layers)
         channels = max((layer.output[2] for layer in self._layers if layer.kind == "batchnorm"), default=1)
         return Sizes(groups, values, max(1, self._prepared), scratch, channels)
