@@ -128,8 +128,8 @@ class _Plan:
         row["biases_at"] = -1
         if layer.parameters:
             slots = {name.split(".")[2]: slot for name, slot in self._layout.items() if name.startswith(f"{number}.")}
-            learnt = [slot for slot in slots.values() if not slot.is_statistic]
-            row["weights_at"], row["parameters_end"] = slots["weight"].start, max(slot.end for slot in learnt)
+            ends = [slot.end for slot in slots.values() if not slot.is_statistic]
+            row["weights_at"], row["parameters_end"] = slots["weight"].start, max(ends)
             row["biases_at"] = slots["bias"].start if "bias" in slots else -1
             row["statistics_at"] = slots["mean"].start if "mean" in slots else 0
             moving = {name for name in slots if f"{number}.{layer.kind}.{name}" not in self._frozen}
