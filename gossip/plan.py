@@ -80,7 +80,7 @@ def plan(
     pace = _pace(experiment, found, round_trip_s, cap)
     arrays = sum(array.nbytes for array in trainers[0].state_in_place().arrays.values())
     working = arrays + trainers[0].gradient.nbytes
-    data = sum(getattr(dataset, name).nbytes for name in dataset.__dataclass_fields__)
+    data = dataset.nbytes
     traffic = _traffic(found, pace, nodes, cap, _latency_s(found, round_trip_s))
     memory = {
         "bare": bare + int(NODE_BYTES), "data": data, "working": working, "checkpoint": arrays,

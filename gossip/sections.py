@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from gossip.addresses import ADVERTISE_EXPECTED, ENDPOINT_EXPECTED
+from gossip.data.augmentation import AUGMENT_EXPECTED, Augmentation, parse_augment
 from gossip.data.sample import SAMPLE_EXPECTED
 from gossip.protocol.batching import BATCH_MAX
 from gossip.units import seconds_of
@@ -70,6 +71,9 @@ class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     label_smoothing: Annotated[
         float, Meta(ge=0, lt=1, description="the share of a label that all classes get, 0 to below 1")
     ] = 0.0
+    augment: Annotated[
+        tuple[str, ...], Meta(max_length=8, description=f"{AUGMENT_EXPECTED}; [] for images as they are")
+    ] = ()
     warmup: Annotated[float, Meta(ge=0, lt=1, description="the share of the run, 0 to below 1")] = 0.03
 
     @property
@@ -81,6 +85,11 @@ class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def batch_first(self) -> int:
         """What a node begins with; with "auto" also what the learning rate is meant for."""
         return 32 if self.batch == "auto" else self.batch
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """Raises SpecError for words that make no sense."""
+        return parse_augment(self.augment)
 
     @property
     def batch_max(self) -> int:

@@ -256,6 +256,10 @@ def _experiment(
         parse_sample(data.sample).check(recipe.train_samples, len(recipe.classes), data.shards)
     except SpecError as error:
         raise SpecError(f"{source}: data.sample = {data.sample!r}: {error}") from error
+    try:
+        train.augmentation.check(recipe.shape)
+    except SpecError as error:
+        raise SpecError(f"{source}: train.augment = {list(train.augment)}: {error}") from error
     experiment = Experiment(**top, **sections, recipe=recipe)
     key = f"model.preset = {model.preset!r}" if model.preset else f"model.layers = {list(model.layers)}"
     try:

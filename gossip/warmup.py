@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from gossip.kernels import optimizer, team
+from gossip.kernels.augment import augment
 from gossip.kernels.compiling import steps_to_link
 from gossip.kernels.denormals import flush_denormals
 from gossip.kernels.winograd import scratch_numbers
@@ -34,6 +35,7 @@ def _steps() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "a shared step", toy.shared_step
     yield "an evaluation", toy.evaluate
     yield "optimizers", toy.optimize
+    yield "augmentation", toy.augment
     yield "threads", toy.meet
     yield "exchanges", mixer.warm_up
 
@@ -63,6 +65,12 @@ class _Toy:
         optimizer.sgd(model.segments, x, gradient, states[0], 0.1, 0.9, 0.0, False)
         optimizer.adamw(model.segments, x, gradient, *states, 1, 0.1, 0.9, 0.999, 1e-8, 0.0)
         optimizer.clip(model.segments, gradient, 1.0)
+
+    def augment(self) -> None:
+        images = self._images.view()
+        images.flags.writeable = False
+        border = np.zeros(1, np.uint8)
+        augment(images, np.zeros(1, np.int64), True, 0, border, np.uint64(1), np.uint64(0), self._images.copy())
 
     def meet(self) -> None:
         flags = np.zeros(team.PARKED + team.TEAM_MAX, np.int64)

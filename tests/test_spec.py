@@ -173,6 +173,19 @@ def test_what_an_optimizer_cannot_do_is_refused(tmp_path: Path) -> None:
         load(written(tmp_path, SMALL + '[train]\noptimizer = "adam"\n'))
 
 
+@pytest.mark.parametrize(
+    ("augment", "complaint"),
+    [
+        ('["flop"]', r"train\.augment = \['flop'\]: .flop. is unknown; did you mean .flip."),
+        ('["crop 20"]', r"train\.augment = \['crop 20'\]: .crop 20. would move images of 28x28 by more than half"),
+        ('"flip"', r"train\.augment = 'flip': expected a list of"),
+    ],
+)
+def test_augmentation_that_makes_no_sense(tmp_path: Path, augment: str, complaint: str) -> None:
+    with pytest.raises(SpecError, match=complaint):
+        load(written(tmp_path, SMALL + f"[train]\naugment = {augment}\n"))
+
+
 def test_whether_momentum_is_averaged_is_the_swarms_business(tmp_path: Path) -> None:
     text = SMALL + '[exchange]\nmomentum = "{}"\n'
     assert load(written(tmp_path, text.format("on"))).hash != load(written(tmp_path, text.format("off"))).hash

@@ -38,12 +38,20 @@ CHUNK_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Read-only, C-contiguous arrays: images uint8[n, height, width, channels], labels uint8[n]."""
+    """Read-only, C-contiguous arrays: images uint8[n, height, width, channels], labels uint8[n].
+
+    mean: the recipe's, 0 to 1 by channel: the colour of what an augmented image lacks; () for black.
+    """
 
     train_images: NDArray[np.uint8]
     train_labels: NDArray[np.uint8]
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.uint8]
+    mean: tuple[float, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in (self.train_images, self.train_labels, self.test_images, self.test_labels))
 
 
 def load_dataset(recipe: Recipe, data_dir: str = "", progress: Progress | None = None) -> Dataset:
@@ -68,7 +76,7 @@ def load_dataset(recipe: Recipe, data_dir: str = "", progress: Progress | None =
         except DataError as error:
             raise DataError(f"{recipe.name}: {path} {error}") from error
         arrays[role] = array.reshape(samples, *recipe.shape) if role.endswith("images") else array
-    return Dataset(**arrays)
+    return Dataset(**arrays, mean=recipe.mean)
 
 
 def cache_folder() -> Path:
@@ -176,7 +184,7 @@ def _load_glyphs(recipe: Recipe) -> Dataset:
             _write_whole(path, content + hashlib.sha256(content).digest())
     values = np.frombuffer(content, dtype=np.uint8)
     images, labels, n = values[:pixels].reshape(-1, *recipe.shape), values[pixels:], recipe.train_samples
-    return Dataset(images[:n], labels[:n], images[n:], labels[n:])
+    return Dataset(images[:n], labels[:n], images[n:], labels[n:], recipe.mean)
 
 
 def _read_sealed(path: Path, size: int) -> bytes | None:

@@ -14,7 +14,7 @@ TABLE_ROW = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "kind",
+            *("kind", "place"),  # place: in the chain of layers, from 0
             *("has_relu", "adds"),  # what is done at once where the outputs are stored
             *("weights_at", "biases_at", "parameters_end", "statistics_at"),  # in x; biases_at: -1 for none
             *("input_at", "output_at", "other_at", "kept_at"),  # numbers from a group's begin, in values

@@ -145,7 +145,7 @@ class LiveWorkers:
         self._clock.on_step(loss, time.thread_time() - began)
         if not math.isfinite(loss):
             self._is_stepping, self.has_diverged = False, True
-            self._deliver(ev.TrainingFailed(self._trainer.steps, loss))
+            self._deliver(ev.TrainingFailed(self._trainer.steps, loss, self._trainer.broke_at))
         elif self._trainer.steps - self._steps_reported >= self._every_steps:
             self._report()
 

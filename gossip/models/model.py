@@ -20,6 +20,7 @@ from gossip.errors import InvariantError
 from gossip.kernels import optimizer, step, team
 from gossip.kernels.compiling import link
 from gossip.kernels.lanes import LANES
+from gossip.models.diagnosis import first_broken
 from gossip.models.layers import Layer
 from gossip.models.layout import Slot, layout_of, named_parameters
 from gossip.models.plan import Sizes, plan
@@ -131,6 +132,17 @@ class Model:
         settings = (float(learning_rate), float(momentum_factor), float(weight_decay))
         optimizer.sgd(self.segments, x, gradient, momentum, *settings, False)
         return loss
+
+    def where_it_broke(self, x: np.ndarray, images: np.ndarray, labels: np.ndarray) -> str:
+        """The layer that went first where the loss of these samples is not finite; "" where it is."""
+        gradient, work = np.zeros_like(x), self._alone
+        size = work.values.shape[0] * LANES
+        for first in range(0, len(images), size):
+            samples = self._samples(images[first : first + size], labels[first : first + size])
+            loss = step.loss_and_grad(self._table, x, gradient, samples, self.smoothing, work)
+            if not math.isfinite(loss):
+                return first_broken(self.layers, self._table, x, work.values, len(samples.picked))
+        return ""
 
     def evaluate(self, x: np.ndarray, images: np.ndarray, labels: np.ndarray) -> Evaluation:
         """Judge x on all samples given, at least one. Allocates 9 bytes per sample."""

@@ -118,7 +118,7 @@ class _Plan:
 
     def _append(self, number: int, layer: Layer) -> None:
         row = np.zeros((), table.TABLE_ROW)[()]
-        row["kind"] = KINDS[layer.kind]
+        row["kind"], row["place"] = KINDS[layer.kind], number
         row["kernel"], row["stride"], row["padding"], row["parts"] = (
             layer.kernel, layer.stride, layer.padding, layer.parts,
         )  # fmt: skip

@@ -153,6 +153,7 @@ class TrainingFailed:
 
     step: int
     loss: float
+    where: str = ""  # the layer that went first, in words, if the model can tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +192,7 @@ Input = (
 # -- Effects: on the network ----------------------------------------------------------------------
 
 
-# From a dial to its welcome.
-DIAL_PATIENCE_S = 3.0
+DIAL_PATIENCE_S = 3.0  # from a dial to its welcome
 
 
 @dataclass(frozen=True, slots=True)

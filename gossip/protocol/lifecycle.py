@@ -224,7 +224,8 @@ class Lifecycle:
         return self.finish(self._why_over(), now)
 
     def on_training_failed(self, event: ev.TrainingFailed, now: float) -> list[ev.Effect]:
-        return self.finish(f"the loss became {event.loss} at step {event.step}: {ADVICE}", now)
+        where = f", first in {event.where}" if event.where else ""
+        return self.finish(f"the loss became {event.loss} at step {event.step}{where}; {ADVICE}", now)
 
     def finish(self, reason: str, now: float) -> list[ev.Effect]:
         """Say goodbye, whatever we were doing."""

@@ -86,7 +86,7 @@ class InlineWorkers:
         if not math.isfinite(loss):
             self._life += 1
             self._is_stepping = False
-            self._deliver(ev.TrainingFailed(self._trainer.steps, loss))
+            self._deliver(ev.TrainingFailed(self._trainer.steps, loss, self._trainer.broke_at))
             return
         self._losses += loss
         self._end_of_step()

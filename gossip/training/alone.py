@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossip.data.store import Dataset
-from gossip.models.model import build_model
 from gossip.spec import Experiment
+from gossip.training.building import model_of
 from gossip.training.trainer import Trainer
 
 
 def lone_trainer(experiment: Experiment, dataset: Dataset, indices: NDArray[np.int64]) -> Trainer:
     """A trainer on these training samples (int64[m]), whichever shards they are in. The seed decides everything."""
-    model = build_model(experiment.layers, experiment.recipe.mean, experiment.recipe.std)
+    model = model_of(experiment)
     return Trainer(experiment.train, experiment.seed, model, dataset, indices, order_seed=experiment.seed)
 
 

@@ -81,7 +81,7 @@ class Trainer:
         self.optimizer = Optimizer(spec, segments_of(model), padded)
         self.mixer = Mixer(self.x, order_seed)
         self.batch = spec.batch_first
-        self.batches = Batches(dataset, shard, spec.batch_max, order_seed)
+        self.batches = Batches(dataset, shard, spec.batch_max, order_seed, spec.augmentation)
         self.steps = 0
         self.samples = 0
         self.progress = 0.0
@@ -125,7 +125,7 @@ class Trainer:
 
         Then `broke_at` says where it went wrong, as far as the model can tell.
         """
-        images, labels = self.batches.next(self.batch)
+        images, labels = self.batches.next(self.batch, self.steps)
         loss = self.model.loss_and_grad(self.x, images, labels, self.gradient)
         if math.isfinite(loss):
             self.optimizer.step(self.x, self.gradient, self._learning_rate())

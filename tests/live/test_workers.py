@@ -87,16 +87,19 @@ def test_what_is_asked_between_steps_is_answered_while_training_goes_on() -> Non
 def test_a_loss_that_is_no_number_stops_training_and_says_so() -> None:
     """Nothing of this model may leave: no offer, no state for a joiner."""
     trainer = make_trainer()
-    trainer.x[: trainer.model.dim] = np.nan
+    trainer.x[10] = np.nan
     loop = Loop(trainer)
     loop.workers.submit(ev.StartTraining(0))
     failed = loop.wait_for(ev.TrainingFailed)
     assert failed.step == 1
+    assert failed.where == 'layer 1 "conv 6 5x5": its weights are not finite any more'
     assert loop.workers.has_diverged
     loop.workers.submit(ev.PickBlocks(1, 1.0, False))
     assert loop.wait_for(ev.OfferReady).body is None
     loop.workers.submit(ev.ReadFragment(b"p" * 32, 0))
     assert loop.wait_for(ev.FragmentReady).body is None
+    loop.workers.submit(ev.SaveCheckpoint({}))
+    assert loop.wait_for(ev.CheckpointFailed).kind == "NOT_FINITE"
     assert not trainer.is_finite()
     loop.workers.close()
     assert trainer.steps == 1

@@ -120,9 +120,11 @@ def test_a_ruined_model_is_not_shared() -> None:
     """Leave at once, with a reason the user can act on; nothing not finite is ever sent."""
     me = node()
     meet(me, A)
-    effects = me.handle(ev.TrainingFailed(40, math.nan), 1.0)
+    effects = me.handle(ev.TrainingFailed(40, math.nan, 'layer 1 "relu": it broke'), 1.0)
     (finish,) = of(effects, ev.Finish)
-    assert "learning rate" in finish.reason
+    assert finish.reason == (
+        'the loss became nan at step 40, first in layer 1 "relu": it broke; a smaller learning rate may help'
+    )
     assert me.handle(STEP, 2.0) == []
 
 
