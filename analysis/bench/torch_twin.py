@@ -1,15 +1,24 @@
-"""The same network in PyTorch: built from the chain, loaded from the flat vector."""
+"""The same network in PyTorch: built from the chain of layers, started from the flat vector, and judged beside ours.
+
+Importing this without PyTorch ends the script with one sentence. Nothing in `gossip` needs it.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import nn
 
 from gossip.models.layers import Layer
 from gossip.models.layout import layout_of, named_parameters
+
+try:
+    import torch
+    from torch import nn
+except ModuleNotFoundError:
+    print("this compares with PyTorch, which is not installed: pip install torch", file=sys.stderr)
+    raise SystemExit(2) from None
 
 
 class TorchTwin(nn.Module):
@@ -23,23 +32,24 @@ class TorchTwin(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         marked = {}
         for number, layer in enumerate(self.chain):
-            if layer.kind == "mark":
-                marked[layer.name] = x
-            elif layer.kind == "add":
-                other = marked[layer.name][:, :, :: layer.stride, :: layer.stride]
-                rest = layer.output[2] - layer.other[2] - layer.padding
-                x = x + nn.functional.pad(other, (0, 0, 0, 0, layer.padding, rest))
-            elif layer.kind == "relu":
-                x = torch.relu(x)
-            else:
-                if layer.kind == "dense":
-                    x = torch.flatten(x, 1)
-                x = self.parts[str(number)](x)
+            match layer.kind:
+                case "mark":
+                    marked[layer.name] = x
+                case "add":
+                    x = x + _as_large_as_x(layer, marked[layer.name])
+                case "relu":
+                    x = torch.relu(x)
+                case "dense":
+                    x = self.parts[str(number)](torch.flatten(x, 1))
+                case _:
+                    x = self.parts[str(number)](x)
         return x
+
+    # -- The flat vector ---------------------------------------------------------------------------------
 
     @torch.no_grad()
     def load(self, x: np.ndarray) -> None:
-        """x: float32[dim], the flat vector."""
+        """x: float32[dim]."""
         for name, value in named_parameters(x, layout_of(self.chain)).items():
             self._target(name).copy_(torch.from_numpy(self._theirs(name, value)))
 
@@ -74,6 +84,18 @@ class TorchTwin(nn.Module):
             height, width, channels = self.chain[int(name.split(".")[0])].input
             return value.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(len(value), -1)
         return value
+
+
+def normalised(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """float64[n, channels, height, width] of uint8[n, height, width, channels]: what a model sees."""
+    seen = (images / 255 - np.asarray(mean)) / np.asarray(std)
+    return torch.from_numpy(np.ascontiguousarray(seen.transpose(0, 3, 1, 2)))
+
+
+def _as_large_as_x(layer: Layer, marked: torch.Tensor) -> torch.Tensor:
+    """Every second (third, ...) pixel of what was marked, with zeros for the channels it does not have."""
+    rest = layer.output[2] - layer.other[2] - layer.padding
+    return nn.functional.pad(marked[:, :, :: layer.stride, :: layer.stride], (0, 0, 0, 0, layer.padding, rest))
 
 
 def _part(layer: Layer) -> nn.Module | None:
