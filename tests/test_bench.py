@@ -13,7 +13,7 @@ BENCH = Path(__file__).parents[1] / "analysis" / "bench"
 KEYS = {"model", "batch", "threads", "ratio", "samples_per_s", "gflops", "peak_gflops", "gradient_error"}
 
 
-@pytest.mark.parametrize("script", ["trainer.py"])
+@pytest.mark.parametrize("script", ["trainer.py", "learning.py"])
 def test_without_pytorch_one_sentence_says_what_to_install(script: str) -> None:
     """It is no requirement of ours, so many will not have it."""
     code = f"import runpy, sys; sys.modules['torch'] = None; runpy.run_path({str(BENCH / script)!r}, None, '__main__')"

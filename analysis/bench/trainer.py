@@ -3,7 +3,7 @@
 Both take turns in one process, denormals flushed on both sides; a ratio is PyTorch's time over ours of one turn, and
 the median over all turns is what counts. PyTorch runs eagerly, in the faster of its two layouts (contiguous or channels
 last) and with the faster of its two SGDs (the default, or fused), and for resnet20 also through torch.compile. It is
-handed normalised float32 batches; our step gathers and normalises its uint8 images itself, in its own time.
+handed normalised float32 batches; our step is a node's: it samples, gathers and normalises uint8 images in its time.
 
 Before anything is timed, gradients are compared with PyTorch's in float64: a parameter's error is |ours - exact| /
 |exact|, and the largest counts. Twice: of the chain without its kinks (no relu, averages for maxima), which is what
@@ -20,7 +20,6 @@ of plain convolution, so Winograd's can exceed "peak_gflops", which the micro-ke
 from __future__ import annotations
 
 import argparse
-import inspect
 import itertools
 import json
 import shutil
@@ -34,11 +33,14 @@ import numpy as np
 from numba import njit
 from torch_twin import TorchTwin, normalised, torch
 
+from gossip.data.store import Dataset
 from gossip.kernels.denormals import flush_denormals
 from gossip.kernels.lanes import LANES, at
 from gossip.kernels.tile import PLAIN, ROWS, VECTORS, ZEROS, multiply
 from gossip.models.layers import Layer, Shape, preset_layers, resolve_layers
 from gossip.models.model import Model, build_model
+from gossip.sections import TrainSpec
+from gossip.training.trainer import Trainer
 
 GREY, COLOUR = (28, 28, 1), (32, 32, 3)
 SHAPES: dict[str, Shape] = {
@@ -90,36 +92,25 @@ Step = Callable[[], object]
 
 
 class Ours:
-    """A model, some samples, and what a step reads and writes."""
+    """A node's trainer with its model, on some samples of noise."""
 
     def __init__(self, texts: Sequence[str], shape: Shape, batch: int, threads: int, winograd: int) -> None:
         self.layers = resolve_layers(list(texts), shape, CLASSES)
-        more = {"threads": threads} if has_threads() else {}
         normal = [MEAN] * shape[2], [STD] * shape[2]
-        self.model: Model = build_model(self.layers, *normal, batch=batch, winograd=winograd, **more)
+        self.model: Model = build_model(self.layers, *normal, batch=batch, winograd=winograd, threads=threads)
         rng = np.random.default_rng(1)
         self.images = rng.integers(0, 256, (SAMPLES, *shape), np.uint8)
         self.labels = rng.integers(0, CLASSES, SAMPLES, np.uint8)
-        self.x = self.model.init(1)
-        self.gradient, self.momentum = np.zeros((2, self.model.dim), np.float32)
         self.batches = [rng.choice(SAMPLES, batch, replace=False) for _ in range(8)]
-
-    def step(self) -> Step:
-        batches = itertools.cycle(self.batches)
-
-        def step() -> None:
-            vectors = (self.x, self.gradient, self.momentum)
-            self.model.sgd_step(*vectors, self.images, self.labels, next(batches), RATE, FRICTION, DECAY)
-
-        return step
+        spec = TrainSpec(batch=batch, learning_rate=RATE, momentum=FRICTION, weight_decay=DECAY, warmup=0.0)
+        dataset = Dataset(self.images, self.labels, self.images[:1], self.labels[:1])
+        self.trainer = Trainer(spec, 1, self.model, dataset, np.arange(SAMPLES), order_seed=1)
+        self.x = self.trainer.x[: self.model.dim]
 
     def gradient_of(self, picked: np.ndarray) -> np.ndarray:
-        self.model.loss_and_grad(self.x, self.images[picked], self.labels[picked], self.gradient)
-        return self.gradient.astype(np.float64)
-
-
-def has_threads() -> bool:
-    return "threads" in inspect.signature(build_model).parameters
+        gradient = np.empty(self.model.dim, np.float32)
+        self.model.loss_and_grad(self.x, self.images[picked], self.labels[picked], gradient)
+        return gradient.astype(np.float64)
 
 
 # -- PyTorch ----------------------------------------------------------------------------------------------
@@ -292,7 +283,7 @@ def measure(name: str, batch: int, threads: int, winograd: int, rounds: int, pea
         for fused in (False, True)
     }
     layout = fastest(rivals, threads)
-    times = paired(ours.step(), rivals[layout], threads, rounds)
+    times = paired(ours.trainer.step, rivals[layout], threads, rounds)
     ratios = [theirs / own for own, theirs in times]
     seconds = statistics.median(own for own, _ in times)
     quartiles = statistics.quantiles(ratios, n=4)
@@ -314,7 +305,7 @@ def compare_compiled(ours: Ours, threads: int, rounds: int) -> dict[str, float] 
         layout = fastest(rivals, threads)
     except Exception as error:  # whatever it stumbles over is not ours to mend
         return f"torch.compile failed: {str(error).splitlines()[0]}"
-    times = paired(ours.step(), rivals[layout], threads, rounds)
+    times = paired(ours.trainer.step, rivals[layout], threads, rounds)
     ratio = statistics.median(theirs / own for own, theirs in times)
     return {"ratio": ratio, "torch_ms": 1e3 * statistics.median(theirs for _, theirs in times), "layout": layout}
 
@@ -352,9 +343,6 @@ def main() -> None:
     peak, rows = peak_gflops(), []
     rounds = 7 if options.quick else options.rounds
     for threads in options.threads:
-        if threads > 1 and not has_threads():
-            print(f"{threads} threads: left out, build_model has no threads yet", file=sys.stderr)
-            continue
         for name in options.models:
             for batch in options.batches:
                 rows.append(measure(name, batch, threads, options.winograd, rounds, peak, not options.quick))
