@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from gossip import __version__
-from gossip.commands import background, doctor, export, lr_find, owner, plan, status, unit, warmup
+from gossip.commands import background, doctor, export, lr_find, owner, plan, status, sweep, unit, warmup
 from gossip.commands import ticket as tickets
 from gossip.commands.options import sample
 
@@ -226,6 +226,7 @@ for command in (
     tickets.ticket,
     plan.plan,
     lr_find.lr_find,
+    sweep.sweep,
     doctor.doctor,
     unit.unit,
     export.export,

@@ -85,7 +85,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
 
         recipe: what data.recipe shall read instead.
         """
-        lines = [f"name = {_toml(self.name)}", f"seed = {self.seed}", f"owner = {_toml(self.owner)}"]
+        lines = [f"name = {toml_value(self.name)}", f"seed = {self.seed}", f"owner = {toml_value(self.owner)}"]
         for section in SECTIONS:
             values = msgspec.to_builtins(getattr(self, section))
             if section == "data" and recipe:
@@ -154,10 +154,10 @@ def recipe_to_toml(recipe: Recipe) -> str:
 
 
 def _toml_lines(values: dict[str, Any]) -> list[str]:
-    return [f"{key} = {_toml(value)}" for key, value in values.items() if value not in ("", [], ())]
+    return [f"{key} = {toml_value(value)}" for key, value in values.items() if value not in ("", [], ())]
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """JSON's strings, numbers and lists are TOML's, but for two things: no surrogate pairs, and DEL is escaped."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 

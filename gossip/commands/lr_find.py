@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from gossip.commands.options import sample
+from gossip.commands.options import sample, warm_up
 
 LINE_EVERY_S = 5.0  # where there is no terminal
 
@@ -50,6 +50,7 @@ def lr_find(
     """
     from gossip.data.store import load_dataset
     from gossip.errors import GossipError
+    from gossip.kernels.denormals import flush_denormals
     from gossip.observe import strict_json, write_atomically
     from gossip.rate_picture import rate_picture
     from gossip.spec import load
@@ -62,7 +63,8 @@ def lr_find(
     dataset = load_dataset(experiment.recipe, data_dir or experiment.node.data_dir)
     indices = all_of_the_sample(experiment, dataset)
     click.echo(f"{experiment.name}: {len(indices):,} training samples, batches of {experiment.train.batch_first}")
-    click.echo("compiling kernels, once per machine ...")
+    warm_up("lr-find")
+    flush_denormals()
     trainer = lone_trainer(experiment, dataset, indices)
     with _progress(rates) as on_step:
         curve = range_test(trainer, rates, on_step)

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""What several commands share: options, and the wait for kernels to compile."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ sample = click.option(
 
 def _sampled(text: str) -> dict[str, Any]:
     """What the option changes in the experiment, for `spec.load`."""
-    if not text:
-        return {}
-    return {"data.sample": int(text) if text.isascii() and text.isdigit() else text}
+    return {"data.sample": part(text)} if text else {}
+
+
+def part(text: str) -> str | int:
+    """As data.sample is written: a number of samples is a number."""
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def warm_up(title: str) -> None:
+    """Compile the kernels, or load them from the disk, and say how far that is."""
+    from gossip import warmup
+    from gossip.console import SwarmConsole
+
+    warmup.warm_up(SwarmConsole(title).on_warm_up)
