@@ -22,7 +22,14 @@ LINE_EVERY_S = 5.0  # where there is no terminal
     "--from", "lowest", default=1e-5, show_default=True, type=click.FloatRange(min=0, min_open=True),
     help="The first rate.",
 )  # fmt: skip
-@click.option("--to", "highest", default=10.0, show_default=True, type=float, help="The last one, if it gets there.")
+@click.option(
+    "--to",
+    "highest",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0, 100, min_open=True),
+    help="The last one, if it gets there.",
+)
 @click.option(
     "--steps", default=300, show_default=True, type=click.IntRange(20, 100_000), help="How many, one batch each."
 )
@@ -57,7 +64,7 @@ def lr_find(
     from gossip.training.alone import all_of_the_sample, lone_trainer
     from gossip.training.range_test import growing_rates, range_test, suggest
 
-    experiment = load(spec, changes)
+    experiment = load(spec, {**changes, "train.learning_rate": highest})  # the file may have none yet
     rates = growing_rates(lowest, highest, steps)
     picture = picture or Path("runs") / f"{experiment.name}-lr-find.svg"
     dataset = load_dataset(experiment.recipe, data_dir or experiment.node.data_dir)
@@ -87,7 +94,7 @@ def lr_find(
             strict_json(
                 {
                     "learning_rate": found.rate, "reason": found.reason, "steepest": found.steepest,
-                    "diverged_at": curve.diverged_at, "present": experiment.train.learning_rate,
+                    "diverged_at": curve.diverged_at, 
                     "samples": len(indices), "steps": len(curve.rates), "picture": str(picture),
                     "rates": curve.rates.tolist(), "losses": curve.losses.tolist(),
                     "smoothed": curve.smoothed.tolist(),

@@ -86,7 +86,8 @@ class Sweep:
     def _end(self, progress: Progress, message: dict[str, Any]) -> None:
         progress.state = message["end"]
         if progress.state == "diverged":
-            progress.why = f"the loss was not finite after {message['samples']:,} samples"
+            first = f", {message['broke_at']} went first" if message["broke_at"] else ""
+            progress.why = f"the loss was not finite after {message['samples']:,} samples{first}"
         elif progress.state != "stopped":
             progress.why = message.get("why", "")
         progress.samples = message.get("samples", progress.samples)

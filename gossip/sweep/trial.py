@@ -44,11 +44,12 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it ended: "finished", "stopped" or "diverged"."""
+    """How it ended: "finished", "stopped" or "diverged". broke_at: the layer that went first, where it is known."""
 
     end: str
     samples: int
     seconds: float
+    broke_at: str
 
 
 def validation_size(experiment: Experiment) -> int:
@@ -84,10 +85,15 @@ def budget(experiment: Experiment, as_written: Experiment) -> int:
     return max(1, round(experiment.train.samples * samples_to_learn(experiment) / written_for))
 
 
+def indices_to_learn(experiment: Experiment, found: Split, seed: int) -> NDArray[np.int64]:
+    """Which training samples a trial trains on, int64[m]. seed: of the sampling, the same for all trials."""
+    labels = found.dataset.train_labels[found.rest]
+    return found.rest[experiment.sample.take(labels, len(experiment.recipe.classes), seed)]
+
+
 def trainer_of(experiment: Experiment, found: Split, seed: int) -> Trainer:
-    """seed: of the sampling, the same for all trials."""
-    sampled = experiment.sample.take(found.dataset.train_labels[found.rest], len(experiment.recipe.classes), seed)
-    return lone_trainer(experiment, found.dataset, found.rest[sampled])
+    """seed: as for `indices_to_learn`."""
+    return lone_trainer(experiment, found.dataset, indices_to_learn(experiment, found, seed))
 
 
 def run_trial(
@@ -98,7 +104,7 @@ def run_trial(
     looks = 0
 
     def outcome(end: str) -> Outcome:
-        return Outcome(end, trainer.samples, round(time.monotonic() - began, 3))
+        return Outcome(end, trainer.samples, round(time.monotonic() - began, 3), trainer.broke_at)
 
     while trainer.samples < samples:
         if is_given_up():

@@ -53,7 +53,10 @@ def _train(base: Base, trial: Trial, found: Split, given_up: list[str]) -> None:
 
     trainer = trainer_of(experiment, found, base.experiment().seed)
     outcome = run_trial(trainer, base.budget_of(experiment), on_look, lambda: trial.key in given_up)
-    _say({"key": trial.key, "end": outcome.end, "samples": outcome.samples, "seconds": outcome.seconds})
+    _say(
+        {"key": trial.key, "end": outcome.end, "samples": outcome.samples, "seconds": outcome.seconds,
+         "broke_at": outcome.broke_at}
+    )  # fmt: skip
 
 
 def _say(message: dict[str, Any]) -> None:

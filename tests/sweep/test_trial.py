@@ -7,11 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gossip.data.recipes import find_recipe
 from gossip.data.store import Dataset, load_dataset
 from gossip.errors import SpecError
 from gossip.spec import Experiment, load
 from gossip.sweep.stopping import LOOKS
-from gossip.sweep.trial import Look, budget, run_trial, samples_to_learn, split, trainer_of, validation_size
+from gossip.sweep.trial import (
+    Look,
+    budget,
+    indices_to_learn,
+    run_trial,
+    samples_to_learn,
+    split,
+    trainer_of,
+    validation_size,
+)
 
 GLYPHS = 12_000
 
@@ -25,10 +35,7 @@ def experiment(tmp_path: Path, **changes: object) -> Experiment:
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     """The glyphs."""
-    folder = Path(__file__).parents[2] / "datasets" / "glyphs.toml"
-    from gossip.data.recipes import read_recipe
-
-    return load_dataset(read_recipe(folder))
+    return load_dataset(find_recipe("glyphs"))
 
 
 def test_validation_is_a_tenth_of_every_class_and_nobody_learns_it(tmp_path: Path, dataset: Dataset) -> None:
@@ -42,16 +49,14 @@ def test_validation_is_a_tenth_of_every_class_and_nobody_learns_it(tmp_path: Pat
     assert np.abs(part - whole / 10).max() <= 1
     for changes in ({}, {"data__sample": "10%"}, {"seed": 5, "data__sample": 600}):
         trial = experiment(tmp_path, **changes)
-        learnt = trainer_of(trial, found, base.seed).sampler._indices
+        learnt = indices_to_learn(trial, found, base.seed)
         assert len(learnt) == samples_to_learn(trial) and set(learnt) <= set(found.rest)
 
 
 def test_trials_with_other_seeds_train_on_the_same_samples(tmp_path: Path, dataset: Dataset) -> None:
     """Seeds show what the start and the order do, not what the samples do."""
     found = split(experiment(tmp_path), dataset)
-    learnt = [
-        trainer_of(experiment(tmp_path, data__sample=500, seed=seed), found, 1).sampler._indices for seed in (1, 2)
-    ]
+    learnt = [indices_to_learn(experiment(tmp_path, data__sample=500, seed=seed), found, 1) for seed in (1, 2)]
     assert np.array_equal(*learnt)
 
 
