@@ -94,7 +94,7 @@ def lr_find(
             strict_json(
                 {
                     "learning_rate": found.rate, "reason": found.reason, "steepest": found.steepest,
-                    "diverged_at": curve.diverged_at, 
+                    "diverged_at": curve.diverged_at,
                     "samples": len(indices), "steps": len(curve.rates), "picture": str(picture),
                     "rates": curve.rates.tolist(), "losses": curve.losses.tolist(),
                     "smoothed": curve.smoothed.tolist(),
