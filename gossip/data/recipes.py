@@ -19,7 +19,8 @@ from msgspec import Meta
 from gossip.errors import SpecError
 
 # \Z, not $: `$` would also accept a trailing line feed in what becomes a file name.
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
+# May lie in a folder or two; no part begins with a dot.
+FileName = Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63}/){0,2}[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
 RecipeName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Url = Annotated[str, Meta(pattern=r"^https?://[!-~]{1,500}\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -31,6 +32,8 @@ ClassName = Annotated[str, Meta(min_length=1, max_length=64)]
 Role = Literal["train_images", "train_labels", "test_images", "test_labels"]
 
 ROLES: tuple[Role, ...] = ("train_images", "train_labels", "test_images", "test_labels")
+FILES_MAX = 48  # all of them travel in the spec
+ZIP_ROLES = {"train_images", "test_images"}
 RECIPE_BYTES_MAX = 1 << 20
 PIXEL_BYTES_MAX = 1 << 34  # 16 GiB: more is not a data set for this loader, but a slip in the recipe
 
@@ -49,15 +52,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A data set of labelled images. shape: (height, width, channels). A label is an index into `classes`."""
 
     name: RecipeName
-    format: Literal["glyphs", "idx"]
+    format: Literal["glyphs", "idx", "zips"]
     shape: tuple[Side, Side, Channels]
     classes: Annotated[tuple[ClassName, ...], Meta(min_length=2, max_length=256)]  # a label is one uint8
     mean: Annotated[tuple[Share, ...], Meta(min_length=1, max_length=4)]  # per channel, pixels scaled to 0..1
     std: Annotated[tuple[Annotated[float, Meta(gt=0, le=1)], ...], Meta(min_length=1, max_length=4)]
     train_samples: Samples
     test_samples: Samples
-    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0  # of generated images; means nothing for files
-    files: Annotated[tuple[RecipeFile, ...], Meta(max_length=16)] = ()
+    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0  # of generated images, and of the order of zipped ones
+    files: Annotated[tuple[RecipeFile, ...], Meta(max_length=FILES_MAX)] = ()
 
     def __post_init__(self) -> None:
         """What no single type can say. msgspec turns the ValueError into its ValidationError."""
@@ -73,6 +76,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("format glyphs expects shape [28, 28, 1], ten classes and no files: it is drawn")
         if self.format == "idx" and sorted(file.role for file in self.files) != sorted(ROLES):
             raise ValueError(f"format idx expects four files, one per role: {', '.join(ROLES)}")
+        if self.format == "zips" and ({file.role for file in self.files} != ZIP_ROLES or channels not in (1, 3)):
+            raise ValueError(f"format zips expects files of the roles {', '.join(sorted(ZIP_ROLES))}; 1 or 3 channels")
 
 
 def find_recipe(name_or_path: str, beside: Path | None = None) -> Recipe:

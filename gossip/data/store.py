@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from gossip.data.glyphs import GENERATOR, draw_glyphs
 from gossip.data.idx import parse_idx
 from gossip.data.recipes import Recipe, RecipeFile
+from gossip.data.zips import read_zip
 from gossip.errors import DataError
 
 Progress = Callable[[str, int, int], None]
@@ -60,8 +62,9 @@ def load_dataset(recipe: Recipe, data_dir: str = "", progress: Progress | None =
     data_dir: where to look first; "" for nowhere in particular. progress: watches a download instead of the
     bar on stderr. Raises DataError, one sentence: a file is missing or is not what the recipe says.
     """
-    if recipe.format == "glyphs":
-        return _load_glyphs(recipe)
+    if recipe.format != "idx":
+        make = draw_glyphs if recipe.format == "glyphs" else partial(_unzip, data_dir=data_dir, progress=progress)
+        return _load_made(recipe, make)
     files = {file.role: file for file in recipe.files}
     arrays: dict[str, NDArray[np.uint8]] = {}
     for role, file in files.items():
@@ -167,24 +170,50 @@ def _bar() -> Iterator[Progress]:
         yield lambda name, done, total: bar.update(task, description=name, completed=done, total=total)
 
 
-# -- Drawn images -----------------------------------------------------------------------------------------
+# -- Images that take long to make -------------------------------------------------------------------------
 
 
-def _load_glyphs(recipe: Recipe) -> Dataset:
-    """Drawn once, then read back from the cache: pixels, labels, and the SHA-256 of both."""
-    path = cache_folder() / f"{recipe.name}-{_glyphs_key(recipe)}.bin"
+Made = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # images and labels, first the training ones
+
+
+def _load_made(recipe: Recipe, make: Callable[[Recipe], Made]) -> Dataset:
+    """Made once, then read back from the cache: pixels, labels, and the SHA-256 of both."""
+    path = cache_folder() / f"{recipe.name}-{_key(recipe)}.bin"
     samples = recipe.train_samples + recipe.test_samples
     pixels = samples * math.prod(recipe.shape)
     content = _read_sealed(path, pixels + samples)
     if content is None:
-        images, labels = draw_glyphs(recipe)
+        images, labels = make(recipe)
         content = images.tobytes() + labels.tobytes()
-        # A folder that cannot be written costs a second at every start, not the run.
+        # A folder that cannot be written costs seconds at every start, not the run.
         with suppress(OSError):
             _write_whole(path, content + hashlib.sha256(content).digest())
     values = np.frombuffer(content, dtype=np.uint8)
     images, labels, n = values[:pixels].reshape(-1, *recipe.shape), values[pixels:], recipe.train_samples
     return Dataset(images[:n], labels[:n], images[n:], labels[n:], recipe.mean)
+
+
+def _unzip(recipe: Recipe, data_dir: str, progress: Progress | None) -> Made:
+    """All zips, each split in an order of its own: in theirs one class comes after the other. Raises DataError."""
+    images, labels = [], []
+    for role, expected in (("train_images", recipe.train_samples), ("test_images", recipe.test_samples)):
+        parts, left = [], expected
+        for file in (file for file in recipe.files if file.role == role):
+            content, path = _obtain(recipe, file, data_dir, progress)
+            try:
+                parts.append(read_zip(content, recipe.classes, recipe.shape, left))
+            except DataError as error:
+                raise DataError(f"{recipe.name}: {path} {error}") from error
+            left -= len(parts[-1][1])
+        if left:
+            raise DataError(
+                f"{recipe.name}: {left} of {expected} {role.replace('_', ' ')} are missing in its zip files"
+            )
+        # RandomState's stream is frozen (NEP 19): every machine has them in the same order.
+        order = np.random.RandomState(recipe.seed).permutation(expected)
+        images.append(np.concatenate([part[0] for part in parts])[order])
+        labels.append(np.concatenate([part[1] for part in parts])[order])
+    return np.concatenate(images), np.concatenate(labels)
 
 
 def _read_sealed(path: Path, size: int) -> bytes | None:
@@ -197,7 +226,7 @@ def _read_sealed(path: Path, size: int) -> bytes | None:
     return body if hashlib.sha256(body).digest() == seal else None
 
 
-def _glyphs_key(recipe: Recipe) -> str:
-    """Changes with whatever changes the pixels: the recipe, the generator, and Pillow, whose font it is."""
+def _key(recipe: Recipe) -> str:
+    """Changes with whatever changes the pixels: the recipe, the generator, and Pillow, whose font and decoder it is."""
     text = msgspec.json.encode((recipe, GENERATOR, PIL.__version__))
     return hashlib.sha256(text).hexdigest()[:16]

@@ -39,7 +39,7 @@ def test_a_path_is_relative_to_the_experiment_file(tmp_path: Path) -> None:
 
 def test_a_misspelt_name_gets_the_nearest_and_the_list() -> None:
     """The user must not have to look for the names."""
-    with pytest.raises(SpecError, match=r"did you mean mnist\? expected one of glyphs, mnist, or the path"):
+    with pytest.raises(SpecError, match=r"mean mnist\? expected one of cifar10-jpg, glyphs, mnist, or the path"):
         find_recipe("mnits")
 
 
@@ -52,11 +52,13 @@ def test_a_misspelt_name_gets_the_nearest_and_the_list() -> None:
         ("train_samples = 4", 'train_samples = "4"', r"train_samples: expected int, got str"),
         ("shape = [2, 2, 1]", "shape = [2, 2]", r"shape: expected array of length 3"),
         ('"train_labels.gz"', '"../../.bashrc"', r"files\[1\]\.name: expected str matching regex"),
+        ('"train_labels.gz"', '"a/.b/c.gz"', r"files\[1\]\.name: expected str matching regex"),
         ('"train_labels.gz"', r'"a.gz\n"', r"files\[1\]\.name: expected str matching regex"),
         ('role = "test_labels"', 'role = "train_labels"', r"four files, one per role"),
         ("mean = [0.5]", "mean = [0.5, 0.5]", r"one number per channel"),
         ("train_samples = 4", "train_samples = 9000000000", r"train_samples: expected int <= 10000000"),
         ('format = "idx"', 'format = "glyphs"', r"format glyphs expects"),
+        ('format = "idx"', 'format = "zips"', r"format zips expects files of the roles test_images, train_images"),
         ('"light"', '"dark"', r"every class once"),
         ("std = [1.0]", "std = [1.0", r"tiny\.toml: not valid TOML"),
     ],
