@@ -302,6 +302,9 @@ TROUBLES: dict[str, Callable[[Event], str]] = {
 # A field may be missing, or come from another version: a line for a person is no reason to stop a node.
 NODE_NOTES: dict[str, Callable[[Event], str]] = {
     "started": lambda e: f"{e.get('key', 'it')} listens at {e.get('address') or '-'}, shard {e.get('shard', '-')}",
+    "started_from": lambda e: _with(
+        e, f"begins with {e.get('file') or '-'}, {e.get('frozen', 0):,} frozen, afresh: {e.get('fresh') or 'nothing'}"
+    ),
     "prepared": lambda e: (
         f"{e.get('parameters', 0):,} parameters, {counted(e.get('train_samples', 0), 'sample')} of its own"
     ),

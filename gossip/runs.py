@@ -129,7 +129,7 @@ class RunFolder:
         """
         began = any((self.path / name).exists() for name in ("events.jsonl", "swarm.json", "checkpoints"))
         if (self.path / "run.json").exists() and not began and "result" not in self.notes():
-            for name in ("run.json", "spec.toml", "recipe.toml", "owner.key"):
+            for name in ("run.json", "spec.toml", "recipe.toml", "owner.key", "init.safetensors"):
                 (self.path / name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
@@ -167,7 +167,19 @@ class RunFolder:
             is_ours = False
         if not is_ours:
             self._write("recipe.toml", _encoded(recipe_to_toml(experiment.recipe)))
-        self._write("spec.toml", _encoded(experiment.to_toml(name if is_ours else "recipe.toml")))
+        init = self._keep_start(experiment) if experiment.model.init else ""
+        self._write("spec.toml", _encoded(experiment.to_toml(name if is_ours else "recipe.toml", init)))
+
+    def _keep_start(self, experiment: Experiment) -> str:
+        """A copy of the model the run begins with, once: whoever comes back to it needs no other file."""
+        name = "init.safetensors"
+        if not (self.path / name).exists():
+            try:
+                data = Path(experiment.model.init).read_bytes()
+            except OSError as error:
+                raise SpecError(f"{experiment.model.init}: cannot be read ({error.strerror}); put it back") from error
+            self._write(name, data)
+        return name
 
     def _write(self, name: str, data: bytes) -> None:
         """Raises SpecError: a full disk, a folder somebody took away."""

@@ -36,6 +36,14 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     layers: Annotated[
         tuple[str, ...], Meta(max_length=256, description='a list like ["dense 128", "relu", "dense 10"]')
     ] = ()
+    init: Annotated[str, Meta(max_length=1024, description="the path of a model.safetensors to begin with")] = ""
+    init_sha256: Annotated[
+        str, Meta(pattern=r"^([0-9a-f]{64})?\Z", description="64 hex digits, the SHA-256 of init; filled in for you")
+    ] = ""
+    freeze: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...],
+        Meta(max_length=256, description='a list of patterns like ["conv*", "0.*"], of layers or parameters'),
+    ] = ()
 
 
 class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from gossip.addresses import ADVERTISE_EXPECTED, ENDPOINT_EXPECTED, is_advertisable, is_listenable
+from gossip.beginning import checked
 from gossip.data.partition import Partition, parse_partition
 from gossip.data.recipes import Recipe, find_recipe
 from gossip.data.sample import Sample, parse_sample
@@ -77,19 +78,22 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         shared = msgspec.to_builtins(self)
         del shared["node"]
         shared["data"]["recipe"] = self.recipe.name  # its content is in here; where its file lies is nobody's business
+        shared["model"]["init"] = ""  # likewise
         shared["layers"] = [layer.text for layer in self.layers]
         return _canonical_json(shared)
 
-    def to_toml(self, recipe: str = "") -> str:
+    def to_toml(self, recipe: str = "", init: str = "") -> str:
         """The experiment as a file `load` reads; every default spelled out.
 
-        recipe: what data.recipe shall read instead.
+        recipe, init: what data.recipe and model.init shall read instead.
         """
         lines = [f"name = {toml_value(self.name)}", f"seed = {self.seed}", f"owner = {toml_value(self.owner)}"]
         for section in SECTIONS:
             values = msgspec.to_builtins(getattr(self, section))
             if section == "data" and recipe:
                 values["recipe"] = recipe
+            if section == "model" and init:
+                values["init"] = init
             lines += ["", f"[{section}]", *_toml_lines(values)]
         return "\n".join(lines) + "\n"
 
@@ -266,6 +270,10 @@ def _experiment(
         experiment.layers  # noqa: B018 - resolving the chain is the check
     except SpecError as error:
         raise SpecError(f"{source}: {key}: {error}") from error
+    try:
+        experiment = msgspec.structs.replace(experiment, model=checked(model, experiment.layers, beside))
+    except SpecError as error:
+        raise SpecError(f"{source}: {error}") from error
     if len(experiment.canonical()) > CANONICAL_BYTES_MAX:
         raise SpecError(f"{source}: the spec and its recipe exceed {CANONICAL_BYTES_MAX} bytes; shorten them")
     return experiment

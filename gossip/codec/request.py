@@ -53,12 +53,17 @@ def encode_request(request: Request, n_blocks: int) -> Encoded:
     )
 
 
-def decode_request(body: bytes, n_blocks: int) -> Request:
-    """The peer's body for a model of n_blocks -> Request. Raises PeerError("DECODE_FAILED")."""
+def decode_request(body: bytes, n_blocks: int, closed: np.ndarray | None = None) -> Request:
+    """The peer's body for a model of n_blocks -> Request. Raises PeerError("DECODE_FAILED").
+
+    closed: bool[n_blocks], blocks that nobody may offer.
+    """
     reader = Reader(body)
     blocks = np.flatnonzero(take_bits(reader, "block_bitmap", n_blocks)).astype(np.int32)
     if not 0 < blocks.size <= MAX_OFFER_BLOCKS:
         raise malformed(f"{blocks.size} blocks offered, expected 1 to {MAX_OFFER_BLOCKS}")
+    if closed is not None and closed[blocks].any():
+        raise malformed(f"block {blocks[closed[blocks]][0]} offered, which is frozen")
     range_codes = take_range_codes(reader, blocks.size, least=1)
     checks = take_array(reader, "checks", blocks.size, "<u2")
     symbols = take_nibbles(reader, "symbols", blocks.size * BLOCK)

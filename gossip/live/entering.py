@@ -71,6 +71,11 @@ def enter(transport: ZmqTransport, experiment: Experiment | None, ticket: Ticket
         return Entry(experiment=experiment, swarm_key=welcome.swarm_key, seeds=ticket.seeds)
     if experiment is None:
         raise SpecError("expected an experiment file, or --join TICKET to take the swarm's")
+    if experiment.model.init_sha256 and not experiment.model.init:
+        raise SpecError(
+            "this experiment begins with a model file that is not here: put its path into model.init, or --join a "
+            "swarm that has begun"
+        )
     if not transport.address:
         raise NetworkError("a node that nobody can dial cannot begin a swarm: let it --join TICKET, or listen")
     swarm_key = secrets.token_bytes(32)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gossip import wire
+from gossip import beginning, wire
 from gossip.addresses import NONE
 from gossip.codec.body import Encoded
 from gossip.cores import Cores
@@ -197,6 +197,8 @@ class _LiveNode:
         model = model_of(experiment, self.cores.most())
         order_seed = int.from_bytes(self.transport.key[:4], "big")
         trainer = Trainer(experiment.train, experiment.seed, model, dataset, indices, order_seed=order_seed)
+        if experiment.model.init_sha256 or experiment.model.freeze:
+            self.observe("started_from", beginning.story(experiment.model, experiment.recipe, model))
         self.observe("prepared", {"parameters": model.dim, "train_samples": len(indices)})
         return model, trainer
 
@@ -222,7 +224,7 @@ class _LiveNode:
             are_blocks_free=experiment.exchange.blocks == "auto",
             is_batch_free=experiment.train.batch == "auto",
             batch=experiment.train.batch_first,
-            parameters=self.model.dim,
+            parameters=self.trainer.frozen.exchanged,
             upload_bytes_per_s=self._upload(),
         )
         return Engine(

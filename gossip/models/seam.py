@@ -62,6 +62,20 @@ class Diagnosing(Protocol):
         """The layer whose output was the first that is not finite on these samples, and why; part of a sentence."""
 
 
+@runtime_checkable
+class Starting(Protocol):
+    """A model that may not know what the swarm began with: a file that this machine lacks."""
+
+    @property
+    def knows_start(self) -> bool:
+        """Whether `init` gives that."""
+
+
+def knows_start(model: FlatModel) -> bool:
+    """What the model says; without a word it does."""
+    return model.knows_start if isinstance(model, Starting) else True
+
+
 def segments_of(model: FlatModel) -> NDArray[np.void]:
     """What the model says; without a word all of it is learnt."""
     return model.segments if isinstance(model, Segmented) else np.array([(0, model.dim, TRAINED)], SEGMENT)

@@ -23,6 +23,8 @@ from gossip.errors import InvariantError
 from gossip.kernels import absmax, exchange
 from gossip.kernels import momentum as momentum_kernels
 from gossip.kernels.exchange import BLOCK, MAGNITUDE_MAX, RANGE_FIRST, STEPS
+from gossip.kernels.optimizer import SEGMENT, TRAINED
+from gossip.training.frozen import Frozen
 
 # Among blocks with equal drift (all 0 in the last rounds of a run) the longest unmixed goes first. The share of an
 # exchange in the score is far below the drift of any block that really moved.
@@ -73,15 +75,16 @@ class Mixer:
     `arrays` and `counters` are what a checkpoint keeps of it; what is in flight is not: a restart answers nothing.
     """
 
-    def __init__(self, x: np.ndarray, seed: int = 0) -> None:
+    def __init__(self, x: np.ndarray, seed: int = 0, frozen: Frozen | None = None) -> None:
         """x: float32[dim], dim a multiple of BLOCK, zeros in the padding. Raises InvariantError.
 
-        seed: 0 to 2**64 - 1, of the random rounding of momentum.
+        seed: 0 to 2**64 - 1, of the random rounding of momentum. frozen: what is neither offered nor moved.
         """
         if x.dtype != np.float32 or x.ndim != 1 or x.size % BLOCK or not 0 < x.size <= MODEL_BLOCKS_MAX * BLOCK:
             raise InvariantError(f"a mixer for {x.dtype}{x.shape}: expected float32[n * {BLOCK}]")
         self.n_blocks = x.size // BLOCK
         self.ref = x.copy()
+        self.frozen = frozen or Frozen(np.array([(0, x.size, TRAINED)], SEGMENT), x.size)
         self.ranges = np.zeros(self.n_blocks, np.float32)
         self._draws = 0  # of the seed so far: one for each time momentum was written
         self._seed = np.uint64(seed)
@@ -96,7 +99,8 @@ class Mixer:
     def offer(
         self, x: np.ndarray, fraction: float, skip_in_flight: bool, momentum: np.ndarray | None = None
     ) -> Request | None:
-        """A request with the share `fraction` of all blocks, those that drifted most, now marked in flight.
+        """A request with the share `fraction` of all blocks in which anything is learnt, those that drifted most,
+        now marked in flight.
 
         fraction: 0 < fraction <= 1; at most MAX_OFFER_BLOCKS blocks, or _WITH_MOMENTUM where momentum, float32[dim],
         goes with them. skip_in_flight: leave out blocks whose answer
@@ -106,12 +110,12 @@ class Mixer:
         """
         self._survey(x)
         score = self._drift + AGE_SCORE * (self._exchanges() - self._mixed_at).astype(np.float32)
-        is_open = self._drift >= 0.0
+        is_open = (self._drift >= 0.0) & ~self.frozen.blocks
         if skip_in_flight:
             is_open &= self._in_flight == 0
         candidates = np.flatnonzero(is_open)
         count_max = MAX_OFFER_BLOCKS if momentum is None else MAX_OFFER_BLOCKS_WITH_MOMENTUM
-        count = min(candidates.size, int(np.ceil(fraction * self.n_blocks)), count_max)
+        count = min(candidates.size, int(np.ceil(fraction * self.frozen.exchanged / BLOCK)), count_max)
         if count == 0:
             return None
         if count < candidates.size:
@@ -138,11 +142,12 @@ class Mixer:
         n = request.blocks.size
         levels = np.empty(n * BLOCK, np.int8)
         codes, failed = np.empty(n, np.uint8), np.empty(n, np.bool_)
-        sums = exchange.answer(
-            x, self.ref, self.ranges, self._range_median,
-            request.blocks, request.range_codes, request.checks, request.symbols,
-            levels, codes, failed,
-        )  # fmt: skip
+        with self.frozen.held(x, self.ref):
+            sums = exchange.answer(
+                x, self.ref, self.ranges, self._range_median,
+                request.blocks, request.range_codes, request.checks, request.symbols,
+                levels, codes, failed,
+            )  # fmt: skip
         self._answers += 1
         own, momentum_mixed = None, 0
         if request.momentum is not None and momentum is not None and not failed.all():
@@ -175,10 +180,11 @@ class Mixer:
             raise InvariantError(f"an answer for {answer.failed.size} blocks to a request of {blocks.size}")
         if not was_given_up:
             self.give_up(blocks)
-        sums = exchange.apply(
-            x, self.ref, self.ranges, self._range_median or RANGE_FIRST,
-            blocks, range_codes, answer.levels, answer.range_codes, answer.failed,
-        )  # fmt: skip
+        with self.frozen.held(x, self.ref):
+            sums = exchange.apply(
+                x, self.ref, self.ranges, self._range_median or RANGE_FIRST,
+                blocks, range_codes, answer.levels, answer.range_codes, answer.failed,
+            )  # fmt: skip
         self._applied += 1
         momentum_mixed = 0
         if answer.momentum is not None and momentum is not None and not was_given_up:

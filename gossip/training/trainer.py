@@ -21,10 +21,11 @@ from gossip.codec.request import Request
 from gossip.data.store import Dataset
 from gossip.errors import DataError, InvariantError
 from gossip.kernels.exchange import BLOCK
-from gossip.models.seam import Diagnosing, Evaluation, FlatModel, segments_of
+from gossip.models.seam import Diagnosing, Evaluation, FlatModel, knows_start, segments_of
 from gossip.protocol.events import DonorLoss, DonorsCompared
 from gossip.sections import TrainSpec
 from gossip.training.batches import Batches
+from gossip.training.frozen import Frozen
 from gossip.training.mixer import Mixer, MixStatistics
 from gossip.training.optimizer import Optimizer
 from gossip.training.patchwork import Patchwork
@@ -79,7 +80,8 @@ class Trainer:
         self.x[: model.dim] = model.init(seed)
         self.gradient = np.zeros(padded, np.float32)
         self.optimizer = Optimizer(spec, segments_of(model), padded)
-        self.mixer = Mixer(self.x, order_seed)
+        self.frozen = Frozen(segments_of(model), model.dim)
+        self.mixer = Mixer(self.x, order_seed, self.frozen)
         self.batch = spec.batch_first
         self.batches = Batches(dataset, shard, spec.batch_max, order_seed, spec.augmentation)
         self.steps = 0
@@ -114,8 +116,11 @@ class Trainer:
     def begin(self, ramp_steps: int) -> None:
         """Let the rate ramp up over this many steps from here on; 0 leaves it as it is.
 
-        x is ours from here on, whoever gave it.
+        x is ours from here on, whoever gave it; but what is frozen is as all began with it, where we know that: a donor
+        gives it in 8 bits, and no exchange would mend it.
         """
+        if self.frozen.any and knows_start(self.model):
+            self.frozen.copy(self.model.init(self._seed), self.x, self.mixer.ref)
         self._patchwork = self._before = None
         if ramp_steps:
             self._ramp_from, self._ramp_steps = self.steps, ramp_steps

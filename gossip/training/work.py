@@ -103,7 +103,7 @@ class Work:
             )
 
         return [
-            self._decode(effect, lambda: decode_request(effect.body, self._n_blocks)),
+            self._decode(effect, lambda: decode_request(effect.body, self._n_blocks, self._trainer.frozen.blocks)),
             Stage(Where.TRAINER, mix),
             Stage(Where.CODEC, encode),
         ]
