@@ -12,6 +12,7 @@ from gossip import drawing as draw
 
 WIDTH, HEIGHT = 760, 470
 LEFT, RIGHT, TOP, BOTTOM = 68, WIDTH - 28, 112, HEIGHT - 68
+WORDS_WIDTH = 120
 LOSS, GOOD, BAD = draw.COLOURS[0], draw.COLOURS[2], draw.COLOURS[1]
 
 
@@ -35,8 +36,8 @@ def rate_picture(
         *_axes(x, y),
         *_dots(x, y, rates, losses),
         _line(x, y, rates, smoothed),
-        *_mark(x, suggested, "suggested", GOOD, ""),
-        *_mark(x, diverged_at, "diverges", BAD, "6 4"),
+        *_mark(x, suggested, "suggested", GOOD, "", "end"),
+        *_mark(x, diverged_at, "diverges", BAD, "6 4", "start"),
     ]
     return draw.document(WIDTH, HEIGHT, title, body)
 
@@ -73,10 +74,10 @@ def _line(x: draw.Scale, y: draw.Scale, rates: Sequence[float], smoothed: Sequen
     )
 
 
-def _mark(x: draw.Scale, rate: float | None, words: str, colour: str, dash: str) -> Iterator[str]:
-    """A level of the rate, named above the panel; near the right edge the words stand to its left."""
+def _mark(x: draw.Scale, rate: float | None, words: str, colour: str, dash: str, anchor: str) -> Iterator[str]:
+    """A level of the rate, named above the panel, to the left ("end") or the right of it, where there is room."""
     if rate is not None:
         at = min(max(x(math.log10(rate)), x.start), x.stop)
-        anchor = "end" if at > RIGHT - 110 else "start"
+        anchor = "end" if at > RIGHT - WORDS_WIDTH else "start" if at < LEFT + WORDS_WIDTH else anchor
         yield draw.rule(at, TOP, at, BOTTOM, colour, dash)
         yield draw.text(at, TOP - 6, f"{words} {rate:.2g}", colour, anchor=anchor, weight=600)

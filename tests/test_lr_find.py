@@ -42,3 +42,12 @@ def test_mistakes_are_named_before_anything_is_trained(tmp_path: Path, words: tu
     result = find(tmp_path, *words)
     assert result.exit_code != 0 and not (tmp_path / "new").exists()
     assert "expected" in str(result.exception) or "range" in result.output
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adamw"])
+def test_every_optimizer_has_a_rate(tmp_path: Path, optimizer: str) -> None:
+    """AdamW's file is not even whole without one."""
+    (tmp_path / "o.toml").write_text(SPEC + f'[train]\noptimizer = "{optimizer}"\n')
+    words = ["lr-find", str(tmp_path / "o.toml"), "--picture", str(tmp_path / "o.svg"), "--json"]
+    told = json.loads(CliRunner().invoke(cli, words).stdout.splitlines()[-1])
+    assert 0.002 < told["learning_rate"] < (0.05 if optimizer == "adamw" else 0.5)

@@ -57,7 +57,6 @@ def lr_find(
     """
     from gossip.data.store import load_dataset
     from gossip.errors import GossipError
-    from gossip.kernels.denormals import flush_denormals
     from gossip.observe import strict_json, write_atomically
     from gossip.rate_picture import rate_picture
     from gossip.spec import load
@@ -71,7 +70,6 @@ def lr_find(
     indices = all_of_the_sample(experiment, dataset)
     click.echo(f"{experiment.name}: {len(indices):,} training samples, batches of {experiment.train.batch_first}")
     warm_up("lr-find")
-    flush_denormals()
     trainer = lone_trainer(experiment, dataset, indices)
     with _progress(rates) as on_step:
         curve = range_test(trainer, rates, on_step)

@@ -100,7 +100,7 @@ def run(
     if given["sample"] is not None:
         given["sample"] = part(given["sample"])
     orders = read_orders(spec, grid_words, {key: value for key, value in given.items() if value is not None})
-    base, experiment = orders.base, orders.base.experiment()
+    base, experiment = orders.base, orders.base.shared()
     load_dataset(experiment.recipe, data_dir or experiment.node.data_dir)
     kept = open_folder(folder or Path("runs") / f"{experiment.name}-sweep", base)
     try:
@@ -128,7 +128,7 @@ def _say_what(say: Any, kept: SweepFolder, base: Any, ended: int, trials: int, j
     from gossip.console import counted
     from gossip.sweep.trial import samples_to_learn, validation_size
 
-    experiment = base.experiment()
+    experiment = base.shared()
     learnt, held_out = samples_to_learn(experiment), validation_size(experiment)
     say(f"folder {kept.path}" + (f": {ended} of {trials} trials are there already" if ended else ""))
     say(
@@ -150,7 +150,7 @@ def _say_best(say: Any, kept: SweepFolder, rows: list[Row]) -> None:
 def _result(kept: SweepFolder, rows: list[Row], base: Any, is_whole: bool) -> dict[str, Any]:
     from gossip.sweep.trial import samples_to_learn, validation_size
 
-    experiment = base.experiment()
+    experiment = base.shared()
     best = rows[0].number if rows and rows[0].state == "finished" else None
     return {
         "folder": str(kept.path), "is_whole": is_whole, "best": best, "rows": [row.to_json() for row in rows],

@@ -70,11 +70,11 @@ def read_orders(path: Path, words: tuple[str, ...], options: Mapping[str, Any]) 
             "or a sweep file with a table [grid]"
         )
     changes = {"data.sample": asked["sample"]} if asked.get("sample") else {}
-    base = Base(text, path, changes, asked.get("samples", 0))
-    seed = base.experiment().seed
+    seed = _table(path).get("seed", 1)
     points = draw(choices, asked["random"], seed) if asked.get("random") else grid(choices)
+    base = Base(text, path, changes, asked.get("samples", 0), points[0])
     check_points(base, points)
-    return Orders(base, points, seed, asked.get("seeds", 1), bool(asked.get("stop_early")))
+    return Orders(base, points, base.shared().seed, asked.get("seeds", 1), bool(asked.get("stop_early")))
 
 
 def _table(path: Path) -> dict[str, Any]:

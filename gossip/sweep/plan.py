@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from gossip.errors import SpecError
 from gossip.spec import Experiment, parse
@@ -23,30 +26,40 @@ class Base:
     path: Path  # names the file in errors; its folder is where a relative recipe lies
     changes: Mapping[str, Any] = field(default_factory=dict)
     samples: int = 0  # of every trial; 0: as many epochs as the file asks for
+    first: Mapping[str, Any] = field(default_factory=dict)  # a point: without it the file may not be whole
 
-    def experiment(self, point: Mapping[str, Any] | None = None, seed: int | None = None) -> Experiment:
+    def experiment(self, point: Mapping[str, Any], seed: int | None = None) -> Experiment:
         """The file with these values. Raises SpecError."""
         seeded = {} if seed is None else {"seed": seed}
-        return parse(self.text, self.path, {**self.changes, **(point or {}), **seeded})
+        return parse(self.text, self.path, {**self.changes, **point, **seeded})
+
+    def shared(self) -> Experiment:
+        """An experiment whose name, seed, data and classes are those of every trial."""
+        return self.experiment(self.first)
 
     def budget_of(self, experiment: Experiment) -> int:
         """How many samples a trial trains on."""
-        return self.samples or budget(experiment, parse(self.text, self.path))
+        return self.samples or budget(experiment, self._as_written())
+
+    def _as_written(self) -> Experiment:
+        """With the file's own data.sample, which its train.samples was chosen for."""
+        return parse(self.text, self.path, {k: v for k, v in self.first.items() if k != "data.sample"})
 
     def identity(self) -> str:
-        """What a folder's finished trials are comparable by: 16 hex digits."""
-        shared = [self.experiment().canonical().decode(), parse(self.text, self.path).data.sample, self.samples]
-        return hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:16]
+        """What a folder's finished trials are comparable by, whatever its points and comments: 16 hex digits."""
+        recipe = msgspec.to_builtins(self.shared().recipe)
+        same = [tomllib.loads(self.text), dict(self.changes), self.samples, recipe]
+        return hashlib.sha256(json.dumps(same, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "text": self.text, "path": str(self.path.absolute()), "changes": dict(self.changes),
-            "samples": self.samples,
+            "samples": self.samples, "first": dict(self.first),
         }  # fmt: skip
 
 
 def base_from_json(found: Mapping[str, Any]) -> Base:
-    return Base(found["text"], Path(found["path"]), found["changes"], found["samples"])
+    return Base(found["text"], Path(found["path"]), found["changes"], found["samples"], found["first"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,9 @@ class Sweep:
                     for trial, message in self.pool.read(LOOK_EVERY_S):
                         self._on_message(trial, message)
             finally:
+                for trial in self.pool.busy:  # nothing of them is kept
+                    del self._progress[trial.key]
+                    self._waiting.appendleft(trial)
                 self.pool.close()
 
     def _begin(self, trial: Trial) -> None:

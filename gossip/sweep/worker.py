@@ -30,7 +30,7 @@ def serve() -> None:
     flush_denormals()
     shared = lines.get()
     base = base_from_json(shared["base"])
-    experiment = base.experiment()
+    experiment = base.shared()
     found: Split | None = None
     while True:
         job = lines.get()
@@ -51,7 +51,7 @@ def _train(base: Base, trial: Trial, found: Split, given_up: list[str]) -> None:
              "is_last": look.is_last}
         )  # fmt: skip
 
-    trainer = trainer_of(experiment, found, base.experiment().seed)
+    trainer = trainer_of(experiment, found, base.shared().seed)
     outcome = run_trial(trainer, base.budget_of(experiment), on_look, lambda: trial.key in given_up)
     _say(
         {"key": trial.key, "end": outcome.end, "samples": outcome.samples, "seconds": outcome.seconds,

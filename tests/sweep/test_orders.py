@@ -31,10 +31,10 @@ def read(tmp_path: Path, *words: str, sweep: str = "", **options: Any) -> Orders
 def test_a_sweep_file_and_options_that_win(tmp_path: Path) -> None:
     orders = read(tmp_path, sweep=SWEEP)
     assert len(orders.points) == 2 and orders.seeds == 2 and orders.seed == 4
-    assert orders.base.experiment().data.sample == "10%"
+    assert orders.base.shared().data.sample == "10%"
     wider = read(tmp_path, "train.batch=16,64", sweep=SWEEP, seeds=1, sample=500, stop_early=True)
     assert len(wider.points) == 4 and (wider.seeds, wider.stop_early) == (1, True)
-    assert wider.base.experiment().data.sample == 500
+    assert wider.base.shared().data.sample == 500
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,12 @@ def test_a_mistake_in_a_sweep_file_is_named(tmp_path: Path, old: str, new: str, 
     with pytest.raises(SpecError) as error:
         read(tmp_path, sweep=SWEEP.replace(old, new))
     assert said in str(error.value)
+
+
+def test_the_grid_may_give_what_the_file_needs_to_be_whole(tmp_path: Path) -> None:
+    """AdamW has no default rate: that is what somebody sweeps for."""
+    (tmp_path / "adam.toml").write_text(SPEC + '[train]\noptimizer = "adamw"\n')
+    orders = read_orders(tmp_path / "adam.toml", ("train.learning_rate=0.001,0.01",), {})
+    assert [orders.base.experiment(point).train.learning_rate for point in orders.points] == [0.001, 0.01]
+    other = read_orders(tmp_path / "adam.toml", ("train.learning_rate=0.1",), {})
+    assert other.base.identity() == orders.base.identity()

@@ -65,6 +65,7 @@ def test_ctrl_c_keeps_what_has_ended_and_the_same_command_goes_on(start: Start, 
     told = ended(first, 128 + signal.SIGINT)
     kept = records(tmp_path)
     assert 2 <= len(kept) < 6 and not told["is_whole"]
+    assert sorted(row["state"] for row in told["rows"]) == ["finished"] * len(kept) + ["waiting"] * (6 - len(kept))
     assert "the same command goes on" in first.err.read_text()
     assert not [pid for pid in workers if is_running(pid)]
     told = ended(sweep(start, tmp_path, "--grid", RATES, "--jobs", "2", *SAMPLES, name="again"))
