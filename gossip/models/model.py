@@ -20,12 +20,14 @@ from gossip.errors import InvariantError
 from gossip.kernels import optimizer, step, team
 from gossip.kernels.compiling import link
 from gossip.kernels.lanes import LANES
+from gossip.models.accuracy import at_most
 from gossip.models.diagnosis import first_broken
 from gossip.models.layers import Layer
 from gossip.models.layout import Slot, layout_of, named_parameters
-from gossip.models.plan import Sizes, plan
+from gossip.models.plan import plan
 from gossip.models.seam import Evaluation
 from gossip.models.team import Team
+from gossip.models.workspace import workspaces
 
 # A step of fewer products than this, about .3 ms, is not shared: threads that meet, and a gradient for each of them,
 # cost as much (python analysis/bench/trainer.py --threads 1 2 compares).
@@ -176,8 +178,8 @@ def build_model(
     """A model of resolved layers. It sees (pixel / 255 - mean) / std; mean and std: one number per channel.
 
     batch: samples per step at most, where a batch normalisation must see all of them at once. winograd: m of
-    F(m x m, 3 x 3), 0 for direct convolution. threads: that compute a gradient together, each a
-    part of the batch; no more than it has groups of 16 samples.
+    F(m x m, 3 x 3) at most, where accuracy.py finds it good enough; 0 for direct convolution. threads: that compute a
+    gradient together, each a part of the batch; no more than it has groups of 16 samples.
     frozen: names of parameters that stay as they are. start: parameters to begin with instead of drawn ones; None where
     others know them, and this machine does not.
     """
@@ -186,9 +188,9 @@ def build_model(
     mean_by_channel, std_by_channel = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     layout = layout_of(layers)
     threads = max(1, min(threads, -(-batch // LANES), team.TEAM_MAX))
-    table, whole = plan(layers, layout, batch, winograd, frozen)
-    half = plan(layers, layout, -(-batch // 2), winograd, frozen)[1]  # of two, the second has no more
-    works = _workspaces([whole] + [half] * (threads - 1))
+    table, whole = plan(layers, layout, batch, at_most(winograd), frozen)
+    half = plan(layers, layout, -(-batch // 2), at_most(winograd), frozen)[1]  # of two, the second has no more
+    works = workspaces([whole] + [half] * (threads - 1))
     needs_whole_batch = any(layer.kind == "batchnorm" for layer in layers)
     return Model(
         layers=tuple(layers),
@@ -207,26 +209,6 @@ def build_model(
     )
 
 
-def _workspaces(sizes: Sequence[Sizes]) -> tuple[step.Workspace, ...]:
-    """One per thread of a team. What is not used takes no memory: the system gives pages as they are touched."""
-    threads, numbers = len(sizes), 2 * sizes[0].channels
-    flags, board = np.zeros(team.PARKED + team.TEAM_MAX, np.int64), np.zeros((threads, numbers))
-    return tuple(
-        step.Workspace(
-            values=_aligned_zeros(size.groups, size.values),
-            live=_aligned_zeros(size.groups, LANES),
-            prepared=_aligned_zeros(1, size.prepared)[0],
-            scratch=_aligned_zeros(1, size.scratch)[0],
-            sums=np.zeros(numbers),
-            me=me,
-            size=threads,
-            flags=flags,
-            board=board,
-        )
-        for me, size in enumerate(sizes)
-    )
-
-
 def _segments(layout: Mapping[str, Slot], frozen: Collection[str]) -> np.ndarray:
     """SEGMENT rows, neighbours of one kind joined; none for what is frozen."""
     found: list[list[int]] = []
@@ -239,10 +221,3 @@ def _segments(layout: Mapping[str, Slot], frozen: Collection[str]) -> np.ndarray
         else:
             found.append([slot.start, slot.end, kind])
     return np.array([tuple(row) for row in found], optimizer.SEGMENT)
-
-
-def _aligned_zeros(rows: int, columns: int) -> np.ndarray:
-    """float32[rows, columns] that begins on a cache line, so that no 16-sample vector crosses one."""
-    raw = np.zeros(4 * rows * columns + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + 4 * rows * columns].view(np.float32).reshape(rows, columns)

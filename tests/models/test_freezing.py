@@ -7,6 +7,7 @@ import numpy_twin
 import pytest
 
 from gossip.errors import SpecError
+from gossip.models.accuracy import at_most
 from gossip.models.freezing import frozen_parameters
 from gossip.models.layers import resolve_layers
 from gossip.models.layout import layout_of, named_parameters
@@ -130,8 +131,8 @@ def test_steps_leave_what_is_frozen_alone(patterns: list[str]) -> None:
 
 def test_no_slopes_are_computed_below_the_first_layer_that_is_learnt() -> None:
     """What makes retraining the last layers cheap: their table, read off."""
-    table, sizes = plan(LAYERS, layout_of(LAYERS), 32, 4, frozen_parameters(LAYERS, ["?.*"]))
-    whole, whole_sizes = plan(LAYERS, layout_of(LAYERS), 32, 4)
+    table, sizes = plan(LAYERS, layout_of(LAYERS), 32, at_most(4), frozen_parameters(LAYERS, ["?.*"]))
+    whole, whole_sizes = plan(LAYERS, layout_of(LAYERS), 32, at_most(4))
     below = table[: next(i for i, row in enumerate(table) if row["needs_gradient"])]
     assert len(below) == 7 and not below["needs_input_slopes"].any() and not below["needs_other_slopes"].any()
     assert not table[len(below)]["needs_input_slopes"] and table[len(below) + 1 :]["needs_input_slopes"].all()
