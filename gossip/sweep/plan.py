@@ -47,8 +47,9 @@ class Base:
 
     def identity(self) -> str:
         """What a folder's finished trials are comparable by, whatever its points and comments: 16 hex digits."""
-        recipe = msgspec.to_builtins(self.shared().recipe)
-        same = [tomllib.loads(self.text), dict(self.changes), self.samples, recipe]
+        shared = self.shared()
+        files = [msgspec.to_builtins(shared.recipe), "model.init" not in self.first and shared.model.init_sha256]
+        same = [tomllib.loads(self.text), dict(self.changes), self.samples, files]
         return hashlib.sha256(json.dumps(same, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from gossip.spec import INSTEAD_OF, parse, toml_value
 from gossip.sweep.plan import Base
 from gossip.sweep.space import Point
 
+PATHS = (("data", "recipe"), ("model", "init"))  # relative to the file they stand in
+
 
 def promoted(base: Base, point: Point, out: Path) -> tuple[str, bool]:
     """The text for the file `out`, and whether the original's comments are in it. Raises SpecError.
@@ -21,9 +23,11 @@ def promoted(base: Base, point: Point, out: Path) -> tuple[str, bool]:
     """
     changes = dict(point)
     table = tomllib.loads(base.text)
-    recipe = table.get("data", {}).get("recipe", "")
-    if recipe.endswith(".toml") and not Path(recipe).is_absolute():
-        changes["data.recipe"] = os.path.relpath(base.path.parent / recipe, out.absolute().parent)
+    for section, name in PATHS:
+        path = changes.get(f"{section}.{name}") or table.get(section, {}).get(name, "")
+        is_path = name == "init" or path.endswith(".toml")  # else it is the name of a recipe of ours
+        if path and is_path and not Path(path).is_absolute():
+            changes[f"{section}.{name}"] = os.path.relpath(base.path.parent / path, out.absolute().parent)
     for key, value in changes.items():
         section, _, name = key.rpartition(".")
         values = table.setdefault(section, {}) if section else table
@@ -37,7 +41,7 @@ def promoted(base: Base, point: Point, out: Path) -> tuple[str, bool]:
     except tomllib.TOMLDecodeError:
         pass  # a layout that the editor below does not know
     experiment = parse(base.text, out, changes)
-    return experiment.to_toml(changes.get("data.recipe", "")), False
+    return experiment.to_toml(changes.get("data.recipe", ""), changes.get("model.init", "")), False
 
 
 def edited(text: str, changes: Mapping[str, Any]) -> str:

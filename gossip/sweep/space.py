@@ -33,6 +33,7 @@ REFUSED = {
     "data.recipe": "trials are compared by the same validation samples",
     "data.partition": f"a trial trains one node on all shards: it {_WORTHLESS}",
     "data.shards": f"a trial trains one node on all shards: it {_WORTHLESS}",
+    "model.init_sha256": "it follows from model.init",
     "train.time": "a trial ends after its samples, so that the machine's load decides nothing",
     "train.target_accuracy": "a trial ends after its samples",
     "train.plateau": "a trial ends after its samples, or early with --stop-early",

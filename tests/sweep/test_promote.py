@@ -7,10 +7,14 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gossip.models.layers import preset_layers, resolve_layers
+from gossip.models.layout import layout_of
+from gossip.models.portable import pack
 from gossip.spec import load, parse
 from gossip.sweep.plan import Base
 from gossip.sweep.promote import edited, promoted
@@ -92,6 +96,23 @@ def test_a_recipe_beside_the_file_is_found_from_elsewhere(tmp_path: Path) -> Non
     text, has_comments = promoted(base, {"train.batch": 8}, out)
     out.write_text(text)
     assert has_comments and "# ours" in text and load(out).recipe.name == "glyphs"
+
+
+def test_a_model_to_begin_with_is_found_from_elsewhere(tmp_path: Path) -> None:
+    """Whether the file names it or the sweep chose it."""
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+    layers = resolve_layers(preset_layers("mlp"), (28, 28, 1), 10)
+    numbers = np.zeros(list(layout_of(layers).values())[-1].end, np.float32)
+    for seed, name in enumerate(("a", "b")):
+        content = pack(layers, [f"class {n}" for n in range(10)], (0.2,), (1.0,), numbers + seed)
+        (tmp_path / "here" / f"{name}.safetensors").write_bytes(content)
+    base = Base('[model]\npreset = "mlp"\ninit = "a.safetensors"  # ours\n', tmp_path / "here" / "mine.toml")
+    out = tmp_path / "there" / "best.toml"
+    for point, name in (({"train.batch": 8}, "a"), ({"model.init": "b.safetensors"}, "b")):
+        text, has_comments = promoted(base, point, out)
+        assert has_comments and f'init = "../here/{name}.safetensors"  # ours' in text
+        assert parse(text, out).model.init == str(tmp_path / "here" / f"{name}.safetensors")
 
 
 values = st.integers(-9, 9) | st.text(max_size=9) | st.lists(st.text(max_size=5), max_size=3) | st.booleans()
