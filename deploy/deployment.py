@@ -157,6 +157,12 @@ class StateFolder:
         return experiment.owned_by(load_owner_key(self.owner_key).public)
 
     def keep_experiment(self, experiment: Experiment) -> None:
+        """What the hosts are sent. Raises SpecError: a model to begin with is not sent along."""
+        if experiment.model.init:
+            raise SpecError(
+                f"model.init = {experiment.model.init!r}: is not sent to hosts; begin the swarm here with gossip node, "
+                "and let the hosts join it"
+            )
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.path / "recipe.toml").write_text(spec.recipe_to_toml(experiment.recipe), encoding="utf-8")
         self.spec.write_text(experiment.to_toml("recipe.toml"), encoding="utf-8")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+import pytest
 from deployment import Deployment, Options, StateFolder
 from hostfile import parse_hostfile
 
+from gossip.errors import SpecError
 from gossip.owner import load_owner_key
 from gossip.spec import load
 
@@ -32,6 +35,13 @@ def test_an_experiment_that_names_its_owner_keeps_him(tmp_path: Path) -> None:
     state = StateFolder(tmp_path, "lab")
     assert state.owned(EXPERIMENT.owned_by("5a" * 32)).owner == "5a" * 32
     assert not state.owner_key.exists()
+
+
+def test_a_model_to_begin_with_is_not_sent_to_hosts(tmp_path: Path) -> None:
+    """Only its path would arrive there, and the first host could not begin."""
+    model = msgspec.structs.replace(EXPERIMENT.model, init="trained.safetensors", init_sha256="0" * 64)
+    with pytest.raises(SpecError, match="is not sent to hosts; begin the swarm here"):
+        StateFolder(tmp_path, "lab").keep_experiment(msgspec.structs.replace(EXPERIMENT, model=model))
 
 
 def test_a_host_that_never_answered_can_be_forgotten(tmp_path: Path) -> None:
