@@ -110,12 +110,13 @@ def test_a_step_that_takes_seconds_does_not_hold_up_ctrl_c(start_node: Start, wr
 
 
 @pytest.mark.parametrize("number", STOPS[:1])
-def test_a_settling_node_leaves_in_order(start_node: Start, write_spec: WriteSpec, number: int) -> None:
+def test_a_settling_node_leaves_in_order(start: Start, start_node: Start, write_spec: WriteSpec, number: int) -> None:
     """It waits for a member that trains no more, because it is stopped: it does not have to."""
-    first = start_node(write_spec(train_samples=300_000, exchange_every_steps=4), name="first")
+    first = start_node(write_spec(exchange_every_steps=4), name="first")
     second = start_node("--join", first.ticket(), name="second")
     second.wait_for("training")
     os.kill(first.process.pid, signal.SIGSTOP)
+    start("stop", "--run", second.ticket(), "--owner-key", first.run / "owner.key")
     second.wait_for("settling", 30.0)
     assert status_after(second, number) == 0
     check_saved(second.run)
