@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import zmq
-from loopback import SPEC, SWARM_KEY, LoopbackNode, poll_until, running
+from loopback import BUSY_S, SPEC, SWARM_KEY, LoopbackNode, poll_until, running
 from zmq.utils import z85
 
 from gossip.errors import NetworkError
@@ -258,7 +258,9 @@ def test_a_failed_join_says_why_in_time(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, trouble: str, sentence: str
 ) -> None:
     """What may pass is tried until the time is up, a last word ends it at once."""
-    monkeypatch.setattr(dialing, "DIAL_TIMEOUT_S", 0.4)
+    may_pass = sentence in MAY_PASS
+    timeout_s = 1.5 if may_pass else 2 * BUSY_S
+    monkeypatch.setattr(dialing, "DIAL_TIMEOUT_S", 1.0 if may_pass else 2 * BUSY_S)
     clock = (lambda: time.time() + 3600) if trouble == "expired by the member's clock" else time.time
     member = make_node(wall_clock=clock, is_member=trouble != "the seed is itself joining")
     newcomer = make_node(is_member=False)
@@ -274,10 +276,10 @@ def test_a_failed_join_says_why_in_time(
         ticket = mint(SWARM_KEY, [(f"127.0.0.1:{server.getsockname()[1]}", b"k" * 32)], 60, now=time.time())
     began = time.monotonic()
     with server, running(member), pytest.raises(NetworkError, match=sentence) as refusal:
-        join_swarm(newcomer, ticket, timeout_s=0.7, spec=b"other" if trouble == "another spec" else b"")
+        join_swarm(newcomer, ticket, timeout_s=timeout_s, spec=b"other" if trouble == "another spec" else b"")
     took_s = time.monotonic() - began
-    assert took_s >= 0.7 if sentence in MAY_PASS else took_s < 0.7
-    assert took_s < 1.5
+    assert took_s >= timeout_s or not may_pass
+    assert took_s < BUSY_S
     assert "\n" not in str(refusal.value)
 
 
@@ -324,8 +326,8 @@ def test_one_members_word_on_a_ticket_is_enough(make_node: MakeNode) -> None:
     gone.close()
     began = time.monotonic()
     with running(member), pytest.raises(NetworkError, match=r"BAD_TICKET.*UNREACHABLE"):
-        join_swarm(newcomer, ticket_of(member, gone, swarm_key=b"x" * 32))
-    assert time.monotonic() - began < 2.0
+        join_swarm(newcomer, ticket_of(member, gone, swarm_key=b"x" * 32), timeout_s=2 * BUSY_S)
+    assert time.monotonic() - began < BUSY_S
 
 
 def test_a_member_whose_clock_is_off_is_told_so_and_not_sent_for_a_ticket(make_node: MakeNode) -> None:
@@ -348,7 +350,7 @@ def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         if host == "unknown.example":
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         if host != "quick.example":
-            assert answers.wait(20.0)
+            assert answers.wait(4 * BUSY_S)
         return [
             (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
             (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
@@ -373,14 +375,17 @@ def test_a_name_is_dialed_and_ipv4_comes_first(make_node: MakeNode, name_server:
     assert a.all(LinkUp) == [LinkUp(b.key, dialed=True, address=named("quick.example", b))]
 
 
-def test_an_answer_that_comes_late_wakes_the_loop(make_node: MakeNode, name_server: threading.Event) -> None:
+def test_an_answer_that_comes_late_wakes_the_loop(
+    make_node: MakeNode, name_server: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialing, "DIAL_TIMEOUT_S", 4 * BUSY_S)
     a, b = make_node(), make_node()
     a.dial(b.key, named("slow.example", b))
     a.poll(0)
     name_server.set()
     began = time.monotonic()
-    a.poll(2.5)  # returns for the answer, not for the dial's deadline
-    assert time.monotonic() - began < 2.0
+    a.poll(2 * BUSY_S)  # returns for the answer, not for the dial's deadline
+    assert time.monotonic() - began < BUSY_S
     poll_until(lambda: a.is_up(b.key), a, b)
 
 
@@ -406,7 +411,7 @@ def test_a_slow_name_silences_no_other_link(
 def test_a_name_nobody_knows_is_refused_by_that_name(make_node: MakeNode, name_server: threading.Event) -> None:
     node = make_node()
     node.dial(b"k" * 32, "unknown.example:7700")
-    poll_until(lambda: node.all(LinkRefused), node, within_s=2.0)
+    poll_until(lambda: node.all(LinkRefused), node)
     assert node.all(LinkRefused) == [
         LinkRefused(
             b"k" * 32,
@@ -431,7 +436,7 @@ def test_closing_does_not_wait_for_a_name(name_server: threading.Event) -> None:
     node.dial(b"k" * 32, "slow.example:7700")
     began = time.monotonic()
     node.close()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < BUSY_S  # and the name is known after four times that
 
 
 # Strangers
@@ -556,7 +561,7 @@ def test_a_dead_and_a_frozen_peer_are_noticed(make_node: MakeNode, blow: signal.
         node.dial(key, address)
         poll_until(lambda: node.is_up(key), node)
         process.send_signal(blow)
-        poll_until(lambda: node.all(LinkDown), node, within_s=4.5)
+        poll_until(lambda: node.all(LinkDown), node)
     assert node.all(LinkDown) == [LinkDown(key, "the connection was lost")]
 
 
@@ -689,15 +694,16 @@ def test_a_seeds_addresses_are_tried_in_turn(make_node: MakeNode) -> None:
         assert join_swarm(newcomer, parse_ticket(ticket.text())).seed == member.key
 
 
-def test_a_dial_that_is_swallowed_is_given_up_when_told(make_node: MakeNode) -> None:
+def test_a_dial_that_is_swallowed_is_given_up_when_told(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost half of the swarm is dialed twice a second: three seconds for each would be six sockets at all times."""
+    monkeypatch.setattr(dialing, "DIAL_TIMEOUT_S", 2 * BUSY_S)
     node = make_node(listens=False)
     with swallowing_address() as silent:
         began = time.monotonic()
         node.dial(b"k" * 32, silent, connect_s=0.2)
         poll_until(lambda: node.all(LinkRefused), node)
     assert [event.code for event in node.all(LinkRefused)] == ["UNREACHABLE"]
-    assert 0.2 <= time.monotonic() - began < 1.5
+    assert 0.2 <= time.monotonic() - began < BUSY_S
 
 
 def test_trying_an_address_tells_who_is_there_and_makes_no_link(
