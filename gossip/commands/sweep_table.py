@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,14 @@ from rich.live import Live
 from rich.text import Text
 
 from gossip.console import Cell, printable, table_that_fits
+from gossip.sweep.stopping import LOOKS
 
 if TYPE_CHECKING:
     from gossip.sweep.standings import Progress, Row
     from gossip.sweep.sweep import Sweep
 
 COLOURS = {"finished": "", "stopped": "yellow", "running": "green", "waiting": "dim"}
+LINE_EVERY_S = 10.0  # where there is no terminal, and no trial ended
 ROWS_LIVE_SPARE = 8  # lines of a terminal that are not rows
 
 
@@ -26,6 +29,7 @@ class SweepConsole:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
         self._sweep: Sweep | None = None
+        self._line_at = time.monotonic() + LINE_EVERY_S
         self._live = Live(self, console=self._console, refresh_per_second=4) if self._console.is_terminal else None
 
     def __enter__(self) -> SweepConsole:
@@ -46,7 +50,11 @@ class SweepConsole:
         if self._live is not None:
             self._live.start()
         elif ended is not None:
+            self._line_at = time.monotonic() + LINE_EVERY_S
             self.say(f"{sweep.ended} of {len(sweep.trials)}: {one_line(ended, with_seed=_has_seeds(sweep))}")
+        elif time.monotonic() >= self._line_at:
+            self._line_at = time.monotonic() + LINE_EVERY_S
+            self.say(f"{sweep.ended} of {len(sweep.trials)}; {', '.join(map(how_far, sweep.running()))}")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         if self._sweep is None:
@@ -76,6 +84,12 @@ def one_line(trial: Progress, with_seed: bool) -> str:
     seed = f", seed {trial.seed}" if with_seed else ""
     why = f" ({trial.why})" if trial.why else ""
     return f"trial {trial.number}, {values_of(trial.point)}{seed}: {accuracy}{why}"
+
+
+def how_far(trial: Progress) -> str:
+    """A trial that is under way."""
+    accuracy = f" with {trial.accuracies[-1]:.1%}" if trial.accuracies else ""
+    return f"trial {trial.number} at {len(trial.accuracies) / LOOKS:.0%}{accuracy}"
 
 
 def values_of(point: dict[str, Any]) -> str:

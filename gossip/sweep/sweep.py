@@ -49,6 +49,10 @@ class Sweep:
     def is_whole(self) -> bool:
         return all(trial.key in self.folder.records for trial in self.trials)
 
+    def running(self) -> list[Progress]:
+        """What is being trained."""
+        return [self._progress[trial.key] for trial in self.pool.busy]
+
     def standings(self) -> list[Row]:
         return standings(self.rows, self._progress.values())
 
