@@ -286,6 +286,7 @@ def backward(table, x, gradient, is_first, count, batch, work):
 
 @kernel
 def backward_dense(row, x, gradient, is_first, groups, work):
+    """Its gradient where it learns, and its input's slopes where somebody before it does."""
     layer = fields(row)
     values, gap = work.values, work.values.shape[1]
     inputs, input_slopes = at(values, layer.input_at), at(values, layer.input_slopes_at)
@@ -304,6 +305,7 @@ def backward_dense(row, x, gradient, is_first, groups, work):
 
 @kernel
 def backward_conv(row, gradient, groups, work):
+    """The same of a convolution."""
     layer = fields(row)
     values, gap, scratch = work.values, work.values.shape[1], at(work.scratch, 0)
     inputs, input_slopes = at(values, layer.input_at), at(values, layer.input_slopes_at)
@@ -334,7 +336,10 @@ def backward_conv(row, gradient, groups, work):
 
 @kernel
 def backward_batchnorm(row, x, gradient, count, batch, work):
+    """All groups of the chunk, which is the batch."""
     layer = fields(row)
+    if not layer.needs_gradient and not layer.needs_input_slopes:
+        return
     values, gap, sums = work.values, work.values.shape[1], at(work.sums, 0)
     groups = -(-count // LANES)
     inputs, kept = at(values, layer.input_at), at(work.prepared, layer.prepared_at)

@@ -79,6 +79,22 @@ WRONG: dict[tuple[str, ...], str] = {
     ("dense 128", "relu"): 'layer 2 "relu" is the last and gives 1x1x128; expected "dense 10" at the end',
     ("dense 12",): 'layer 1 "dense 12" is the last and gives 1x1x12; expected "dense 10" at the end',
     ("conv 10 28x28",): 'layer 1 "conv 10 28x28" is the last and gives 1x1x10; expected "dense 10" at the end',
+    ("conv 6 3x3 stride 0", "dense 10"): 'layer 1 "conv 6 3x3 stride 0": cannot be read; expected "conv 6 5x5", ',
+    ("conv 6 3x3 nobias same", "dense 10"): "cannot be read; expected",
+    ("avgpool 3", "dense 10"): 'layer 1 "avgpool 3": does not divide its input 28x28x1; these do: 1, 2, 4, 7, 14, 28',
+    ("avgpool",): 'layer 1 "avgpool": cannot be read; expected "avgpool 2" or "avgpool all"',
+    ("dense 9", "avgpool all"): 'layer 2 "avgpool all": needs an image, but layer 1 "dense 9" has flattened it',
+    ("batchnorm 3",): 'layer 1 "batchnorm 3": cannot be read; expected "batchnorm" alone',
+    ("conv 6 5x5", "groupnorm 4"): 'layer 2 "groupnorm 4": does not divide 6 channels; these do: 1, 2, 3, 6',
+    ("mark A",): 'layer 1 "mark A": cannot be read; expected "mark a", a name of small letters',
+    ("add a",): 'layer 1 "add a": adds what no layer before it has marked; put "mark a" before it',
+    ("mark a", "mark b", "add c"): 'layer 3 "add c": adds what no layer before it has marked; marked before it: a, b',
+    ("mark a", "conv 4 5x5", "add a"): 'layer 3 "add a": cannot add 28x28x1 to 24x24x4; what is marked may be larger '
+    "by a whole factor, with as many channels or an even number fewer",
+    ("mark a", "conv 4 3x3 same", "add a"): 'layer 3 "add a": cannot add 28x28x1 to 28x28x4;',
+    ("conv 4 1x1", "mark a", "conv 2 1x1", "add a"): 'layer 4 "add a": cannot add 28x28x4 to 28x28x2;',
+    ("maxpool 28", "mark a", "relu", "add b", "dense 10"): "marked before it: a",
+    ("batchnorm",): 'layer 1 "batchnorm" is the last and gives 28x28x1; expected "dense 10" at the end',
     ("dense 90000", "dense 90000", "dense 10"): 'layer 2 "dense 90000": brings the model to 8170740000 parameters',
     ("conv 99999 1x1", "dense 10"): 'layer 1 "conv 99999 1x1": gives 28x28x99999 and brings a sample to 78400000',
 }
@@ -91,6 +107,28 @@ def test_a_wrong_chain_says_what_to_change(texts: tuple[str, ...]) -> None:
         resolve_layers(texts, MNIST, 10)
     assert WRONG[texts] in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_shortcut_may_skip_pixels_and_gain_channels() -> None:
+    """Option A of He et al.: every second pixel, and zeros for half of the new channels on either side."""
+    layer = resolve_layers(("conv 4 1x1", "mark a", "conv 8 3x3 same stride 2", "add a", "dense 3"), (7, 9, 1), 3)[3]
+    assert (layer.output, layer.other, layer.stride, layer.padding) == ((4, 5, 8), (7, 9, 4), 2, 2)
+
+
+def test_a_wide_image_s_mean_is_refused_with_what_fits() -> None:
+    """The pool's kernel is square."""
+    with pytest.raises(SpecError, match=r'"avgpool all": needs a square image, but gets 6x8x2; use "avgpool K"'):
+        resolve_layers(("avgpool all", "dense 3"), (6, 8, 2), 3)
+
+
+def test_normalisations_say_what_they_learn_and_what_they_see() -> None:
+    """Running statistics count as parameters: they are exchanged like the others."""
+    layers = resolve_layers(("conv 6 3x3 nobias", "batchnorm", "groupnorm 2", "dense 3"), (5, 5, 1), 3)
+    assert [(layer.weights, layer.biases, layer.statistics) for layer in layers[:3]] == [
+        (54, 0, 0),
+        (6, 6, 12),
+        (6, 6, 0),
+    ]
 
 
 def test_many_small_layers_cannot_add_up_to_a_machine_s_memory() -> None:
