@@ -23,13 +23,15 @@ assert float("1e-310") * 1.0 > 0, "our own thread takes denormals as zero now"
 with event.install_listener("numba:compile", Listener()):
     import numpy as np
     from gossip.models.layers import preset_layers, resolve_layers
+    from gossip.kernels import optimizer
     from gossip.models.model import build_model
     for name, shape, threads in (("mlp", (28, 28, 1), 1), ("resnet20", (32, 32, 3), 3)):
         model = build_model(resolve_layers(preset_layers(name), shape, 10), (0.5,) * shape[2], (1.0,) * shape[2],
                             threads=threads)
         images, labels = np.zeros((48, *shape), np.uint8), np.zeros(48, np.uint8)
         x, gradient, momentum = model.init(1), *np.zeros((2, model.dim), np.float32)
-        model.sgd_step(x, gradient, momentum, images, labels, np.arange(48), 0.1, 0.9, 0.0)
+        model.loss_and_grad(x, images, labels, gradient)
+        optimizer.sgd(model.segments, x, gradient, momentum, 0.1, 0.9, 0.0, False)
         model.evaluate(x, images, labels)
 print(sorted(set(compiled)))
 """

@@ -86,11 +86,12 @@ def batchnorm_begin(row, samples, sums, statistics, statistics_gradient, kept):
 
 @shared(LAYER, POINTER, POINTER)
 def batchnorm_recall(row, statistics, kept):
-    """For an evaluation: what was seen in training."""
+    """For an evaluation: what was seen in training. Averaging in few bits may have left a variance below 0."""
     layer = fields(row)
     for c in range(layer.channels):
         kept[c] = statistics[c]
-        kept[layer.channels + c] = 1 / math.sqrt(statistics[layer.channels + c] + EPSILON)
+        variance = max(np.float32(0), statistics[layer.channels + c])
+        kept[layer.channels + c] = 1 / math.sqrt(variance + EPSILON)
 
 
 @shared(LAYER, *(SIZE,) * 3, *(POINTER,) * 6)

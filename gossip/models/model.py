@@ -112,29 +112,6 @@ class Model:
     def _alone(self) -> step.Workspace:
         return self._works[0]._replace(size=1)
 
-    def sgd_step(
-        self,
-        x: np.ndarray,
-        gradient: np.ndarray,
-        momentum: np.ndarray,
-        images: np.ndarray,
-        labels: np.ndarray,
-        picked: np.ndarray,
-        learning_rate: float,
-        momentum_factor: float,
-        weight_decay: float,
-    ) -> float:
-        """One step in place on the samples `picked` (int64[batch], indices into images and labels).
-
-        m = momentum_factor * m + gradient + weight_decay * x;  x -= learning_rate * m, biases included.
-        Returns the mean loss before the step: if it is not finite, x is spoilt. Releases the GIL.
-        """
-        samples = self._samples(images, labels, picked)
-        loss = self._loss_and_grad(x, gradient, samples)
-        settings = (float(learning_rate), float(momentum_factor), float(weight_decay))
-        optimizer.sgd(self.segments, x, gradient, momentum, *settings, False)
-        return loss
-
     def where_it_broke(self, x: np.ndarray, images: np.ndarray, labels: np.ndarray) -> str:
         """The layer that went first where the loss of these samples is not finite; "" where it is."""
         gradient, work = np.zeros_like(x), self._alone
@@ -153,10 +130,9 @@ class Model:
         loss = step.evaluate(self._table, x, samples, self._alone, predictions)
         return Evaluation(loss / len(images), float(np.mean(predictions == labels)), predictions)
 
-    def _samples(self, images: np.ndarray, labels: np.ndarray, picked: np.ndarray | None = None) -> step.Samples:
+    def _samples(self, images: np.ndarray, labels: np.ndarray) -> step.Samples:
         """Read-only views: data that is read-only already must not cost a second compile."""
-        if picked is None:
-            picked = self._all[: len(images)] if len(images) <= len(self._all) else np.arange(len(images))
+        picked = self._all[: len(images)] if len(images) <= len(self._all) else np.arange(len(images))
         views = images.reshape(len(images), -1), labels.view(), picked.view()
         for view in views:
             view.flags.writeable = False

@@ -42,6 +42,7 @@ def train(seed: int, at_end: bool) -> None:
     """Two steps and an evaluation where all memory is guarded and holds NaN, against one with memory to spare."""
     from test_step import a_random_chain, a_vector, some_samples
 
+    from gossip.kernels import optimizer
     from gossip.models.model import build_model
 
     rng = np.random.default_rng(seed)
@@ -63,9 +64,12 @@ def train(seed: int, at_end: bool) -> None:
     found = []
     for trained, place in ((model, np.copy), (walled, lambda array: guarded(array, at_end))):
         x, gradient, momentum = (place(v) for v in (a_vector(model, seed), *np.zeros((2, model.dim), np.float32)))
-        data = (place(images), place(labels), place(np.arange(count)))
-        losses = [trained.sgd_step(x, gradient, momentum, *data, 0.01, 0.9, 0.0) for _ in range(2)]
-        found.append((losses, trained.evaluate(x, *data[:2]).loss, x.tobytes(), gradient.tobytes()))
+        data = (place(images), place(labels))
+        losses = []
+        for _ in range(2):
+            losses.append(trained.loss_and_grad(x, *data, gradient))
+            optimizer.sgd(trained.segments, x, gradient, momentum, 0.01, 0.9, 0.0, False)
+        found.append((losses, trained.evaluate(x, *data).loss, x.tobytes(), gradient.tobytes()))
     assert found[0] == found[1], "what lay around the arrays, or in them before, shows in the result"
 
 

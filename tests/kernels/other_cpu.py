@@ -10,7 +10,7 @@ import sys
 import numpy as np
 from test_step import CHAINS, a_vector, assert_agrees_with_twin, model_of, seen_by, some_samples
 
-from gossip.kernels import target, tile
+from gossip.kernels import optimizer, target, tile
 
 TRIED = ("lenet", "same", "strides", "winograd", "batchnorm", "groupnorm", "shortcuts")
 
@@ -23,7 +23,8 @@ def main(path: str) -> None:
         assert_agrees_with_twin(model, images, labels, seen_by(shape, images), f"{CHAINS[chain]}")
         x, gradient, momentum = a_vector(model, 1), *np.zeros((2, model.dim), np.float32)
         for _ in range(5):
-            model.sgd_step(x, gradient, momentum, images, labels, np.arange(40), 0.01, 0.9, 1e-3)
+            model.loss_and_grad(x, images, labels, gradient)
+            optimizer.sgd(model.segments, x, gradient, momentum, 0.01, 0.9, 1e-3, False)
         found[chain] = x
     np.savez(path, **found)
 

@@ -7,6 +7,7 @@ import numpy_twin
 import pytest
 
 from gossip.errors import SpecError
+from gossip.kernels import optimizer
 from gossip.models.accuracy import at_most
 from gossip.models.freezing import frozen_parameters
 from gossip.models.layers import resolve_layers
@@ -121,7 +122,8 @@ def test_steps_leave_what_is_frozen_alone(patterns: list[str]) -> None:
     model, frozen = model_with(*patterns), frozen_parameters(LAYERS, patterns)
     x, gradient, momentum = start_of(model), *np.zeros((2, model.dim), np.float32)
     for _ in range(5):
-        model.sgd_step(x, gradient, momentum, IMAGES, LABELS, np.arange(40), 0.01, 0.9, 0.1)
+        model.loss_and_grad(x, IMAGES, LABELS, gradient)
+        optimizer.sgd(model.segments, x, gradient, momentum, 0.01, 0.9, 0.1, False)
     before, after = (named_parameters(vector, model.layout) for vector in (start_of(model), x))
     remembered = named_parameters(momentum, model.layout)
     for name, slot in model.layout.items():

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from gossip.kernels import optimizer
 from gossip.models.layers import Shape, preset_layers, resolve_layers
 from gossip.models.layout import named_parameters
 from gossip.models.model import Model, build_model
@@ -42,7 +43,9 @@ def test_a_model_learns_to_tell_bars_apart(texts: tuple[str, ...]) -> None:
     untrained = model.evaluate(x, unseen_images, unseen_labels)
     rng = np.random.default_rng(4)
     for _ in range(600):
-        model.sgd_step(x, gradient, momentum, images, labels, rng.integers(0, 3000, 30), 0.03, 0.9, 1e-4)
+        picked = rng.integers(0, 3000, 30)
+        model.loss_and_grad(x, images[picked], labels[picked], gradient)
+        optimizer.sgd(model.segments, x, gradient, momentum, 0.03, 0.9, 1e-4, False)
     trained = model.evaluate(x, unseen_images, unseen_labels)
     assert untrained.accuracy < 0.6 and trained.accuracy > 0.95
     assert trained.loss < 0.2 * untrained.loss
