@@ -26,6 +26,15 @@ def test_without_pytorch_one_sentence_says_what_to_install(script: str) -> None:
     assert result.stderr.splitlines() == ["this compares with PyTorch, which is not installed: pip install torch"]
 
 
+@pytest.mark.parametrize("script", ["trainer.py", "learning.py", "busy_neighbour.py", "compile.py"])
+def test_every_script_still_finds_what_it_imports(script: str) -> None:
+    """Nothing else notices when a name it uses moves."""
+    if script in ("trainer.py", "learning.py"):
+        pytest.importorskip("torch")
+    result = subprocess.run([sys.executable, BENCH / script, "--help"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.slow
 def test_the_comparison_checks_the_gradient_and_fills_its_table() -> None:
     """Where PyTorch is there. The ratio itself is for a quiet machine to say."""
