@@ -46,7 +46,8 @@ SUMS = types.CPointer(types.float64)
 def batch_statistics(row, groups, gap, live, inputs, sums):
     """sums: float64[2][channels], the sum of every channel's values and of their squares.
 
-    Float32 along a row of the image, float64 from there on.
+    Float32 along a row of the image, float64 from there on. A mean far from 0 costs digits: at 10 deviations from it
+    gradients are 2e-6 off, at 30 7e-6.
     """
     layer = fields(row)
     channels, width = layer.channels, layer.width

@@ -29,8 +29,8 @@ Shape = tuple[int, int, int]  # height, width, channels
 Kind = Literal["dense", "conv", "maxpool", "avgpool", "batchnorm", "groupnorm", "relu", "mark", "add"]
 
 PARAMETERS_MAX = 2**31
-# All layers' outputs for one sample. The kernels hold sixteen samples and their gradients: 2 GiB at this
-# limit, so a swarm's spec cannot make a joiner ask for more memory than its machine has.
+# All layers' outputs for one sample. The kernels hold 32 samples at least, 2 GiB at this limit, and their slopes;
+# plan.py refuses what takes more than 8 GiB. So a swarm's spec cannot ask for more memory than a joiner has.
 VALUES_MAX = 2**24
 
 NAME = "[a-z][a-z0-9_]{0,31}"

@@ -133,7 +133,7 @@ class Model:
     def _samples(self, images: np.ndarray, labels: np.ndarray) -> step.Samples:
         """Read-only views: data that is read-only already must not cost a second compile."""
         picked = self._all[: len(images)] if len(images) <= len(self._all) else np.arange(len(images))
-        views = images.reshape(len(images), -1), labels.view(), picked.view()
+        views = images.reshape(len(images), len(self._scale)), labels.view(), picked.view()
         for view in views:
             view.flags.writeable = False
         return step.Samples(*views, self._scale, self._shift)

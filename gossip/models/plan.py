@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gossip.errors import SpecError
 from gossip.kernels import table
 from gossip.kernels.lanes import LANES
 from gossip.kernels.tile import ADD, MASKED, PLAIN, ROWS, VECTORS, ZEROS
@@ -32,6 +33,7 @@ KINDS = {
 }
 GROUPS_MIN, GROUPS_MAX = 2, 8  # of 16 samples in a chunk; the same on every CPU, for sums over a chunk are rounded
 CACHED_NUMBERS = 2**18  # values of a chunk: 1 MiB, what a core's second-level cache holds
+BYTES_MAX = 2**33  # of a workspace: a joiner takes its spec from a swarm it does not know
 Winograd = Callable[[int, int], int]  # channels, filters -> the m of F(m x m, 3 x 3), or 0 for direct convolution
 
 
@@ -54,7 +56,10 @@ class Sizes:
 def plan(
     layers: Sequence[Layer], layout: Mapping[str, Slot], batch: int, winograd: Winograd, frozen: Collection[str] = ()
 ) -> tuple[np.ndarray, Sizes]:
-    """(TABLE_ROW[rows], sizes of the workspace). batch: samples per step at most. frozen: parameters not learnt."""
+    """(TABLE_ROW[rows], sizes of the workspace). batch: samples per step at most. frozen: parameters not learnt.
+
+    Raises SpecError: a workspace beyond BYTES_MAX.
+    """
     steps = operations(layers, layout, frozen)
     rows = np.zeros(len(steps), table.TABLE_ROW)
     for row, step in zip(rows, steps, strict=True):
@@ -70,7 +75,9 @@ def plan(
     groups = _groups(steps, values, batch)
     scratch = max(LANES * _rounded(size(layers[0].input)), *(_scratch(row, groups) for row in rows))
     channels = max((step.layer.output[2] for step in steps if step.layer.kind == "batchnorm"), default=1)
-    return rows, Sizes(groups, values, max(1, prepared), scratch + ROWS * VECTORS * LANES, channels)
+    sizes = Sizes(groups, values, max(1, prepared), scratch + ROWS * VECTORS * LANES, channels)
+    _refuse_what_no_machine_has(sizes, batch)
+    return rows, sizes
 
 
 def memory_bytes(dim: int, vectors: int, workspaces: Sequence[Sizes]) -> int:
@@ -173,6 +180,15 @@ def _groups(steps: Sequence[Operation], values: int, batch: int) -> int:
     if any(step.layer.kind == "batchnorm" for step in steps):
         return whole
     return max(GROUPS_MIN, min(GROUPS_MAX, CACHED_NUMBERS // values, whole))
+
+
+def _refuse_what_no_machine_has(sizes: Sizes, batch: int) -> None:
+    if sizes.bytes > BYTES_MAX:
+        raise SpecError(
+            f"the model needs {sizes.bytes / 2**30:.0f} GiB of memory for {sizes.groups * LANES} samples at once, more "
+            f"than {BYTES_MAX // 2**30} GiB; use fewer outputs per layer, or, where a batchnorm wants all {batch} "
+            "samples of a batch together, a smaller batch or groupnorm"
+        )
 
 
 def _scratch(row: np.void, groups: int) -> int:

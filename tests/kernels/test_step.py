@@ -365,3 +365,13 @@ def test_a_label_that_is_no_class_shows_in_the_loss() -> None:
     images, labels = some_samples(9, shape, classes, 4)
     labels[2] = classes
     assert math.isnan(model.loss_and_grad(model.init(1), images, labels, np.empty(model.dim, np.float32)))
+
+
+def test_no_samples_are_an_error_not_a_nan() -> None:
+    """The mean of nothing would be NaN, and x with it after the step."""
+    model, shape, classes = model_of("one dense")
+    images, labels = some_samples(9, shape, classes, 4)
+    x, gradient, momentum = model.init(1), *np.zeros((2, model.dim), np.float32)
+    with pytest.raises(ZeroDivisionError):
+        sgd_step(model, x, gradient, momentum, images, labels, np.zeros(0, np.int64), 0.1, 0.9, 0.0)
+    assert np.array_equal(x, model.init(1))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gossip.errors import SpecError
 from gossip.kernels import table as kinds
 from gossip.kernels.lanes import LANES
 from gossip.kernels.tile import ADD, MASKED, PLAIN, ZEROS
@@ -166,3 +167,10 @@ def test_values_are_what_a_reader_can_add_up() -> None:
     tensors = [size(layers[0].input), *(size(layer.output) for layer in layers if layer.kind != "relu")]
     neighbours = max(a + b for a, b in itertools.pairwise(tensors[1:]))
     assert sizes.values == LANES * (sum(tensors) + neighbours + LANES)
+
+
+def test_a_batch_that_no_memory_holds_is_refused_before_it_is_taken() -> None:
+    """A batchnorm sees all samples at once, so the limit on values per sample does not protect a joiner."""
+    layers = resolve_layers(("conv 256 3x3", "batchnorm", "dense 10"), (64, 64, 3), 10)
+    with pytest.raises(SpecError, match=r"needs \d+ GiB .* 4096 samples at once, more than 8 GiB; .* or groupnorm"):
+        plan(layers, layout_of(layers), 4096, direct)
