@@ -101,7 +101,8 @@ def memory_needed(experiment: Experiment | None) -> float:
     recipe = experiment.recipe
     height, width, channels = recipe.shape
     data = (recipe.train_samples + recipe.test_samples) * (height * width * channels + 1)
-    return BARE_BYTES + data + 28.2 * model_of(experiment).dim
+    each = 36.2 if experiment.train.optimizer == "adamw" else 28.2  # it keeps one vector more, and a copy to save
+    return BARE_BYTES + data + each * model_of(experiment).dim
 
 
 def _cgroup_limit() -> int:
