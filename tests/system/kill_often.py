@@ -82,7 +82,7 @@ def main() -> None:
                 folder, given.kills, given.seed, given.others, founds=not given.joins, samples=given.samples
             )
         else:
-            found = kill_often(folder, given.kills, given.seed, given.samples or 150_000 * given.kills)
+            found = kill_often(folder, given.kills, given.seed, given.samples or 450_000 * given.kills)
     print(json.dumps(found))
     assert found["longest_lost_s"] < patient(INTERVAL_S + SLACK_S), "more than an interval and a save is lost"
 
