@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from gossip.protocol.forgetting import GONE_KEPT, KEPT_S, forgettable
 from gossip.protocol.member import Member
 from gossip.protocol.membership import MEMBERS_KNOWN_MAX, Membership
@@ -26,6 +28,7 @@ def test_the_newest_thousand_are_kept() -> None:
     assert len(forgettable(members, 10 * KEPT_S)) == 10
 
 
+@pytest.mark.slow
 def test_a_swarm_that_churns_for_months_has_room() -> None:
     """A full table once refused every newcomer: the longest gone make way, and the swarm's clock stands."""
     membership = Membership(ME, "m:1", random.Random(1))

@@ -108,26 +108,26 @@ def test_a_node_that_pauses_for_two_seconds_is_not_buried() -> None:
     assert noticed, "nobody ever suspected it: the pause is too short to prove anything"
 
 
-def test_a_healed_partition_becomes_one_swarm_again() -> None:
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
+def test_a_healed_partition_becomes_one_swarm_again(seed: int) -> None:
     """Both halves buried each other; the dead are dialed again, and learn that they were thought dead."""
-    for seed in range(4):
-        swarm = swarm_of(6, seed)
-        here, there = ("n0", "n1", "n2"), ("n3", "n4", "n5")
-        swarm.cut(here, there)
-        swarm.run(60)
-        assert all(len(node.node.membership.alive()) == 2 for node in swarm.alive()), story(swarm)
-        before = {node.name: node.node.exchanges.completed for node in swarm.alive()}
-        swarm.run(5)
-        assert all(node.node.exchanges.completed > before[node.name] + 20 for node in swarm.alive()), "both train on"
-        healed_at = swarm.world.now()
-        swarm.network.heal()
-        assert swarm.run(1, lambda: any(linked(swarm, a, b) for a in here for b in there)), story(swarm)  # noqa: B023
-        assert swarm.run(4, swarm.views_agree), story(swarm)
-        swarm.run(20)
-        assert swarm.views_agree()
-        deaths = [at for node in swarm.alive() for at, name, _ in node.events if name == "member_dead"]
-        assert max(deaths) < healed_at, "nobody is buried for news of the other half's beliefs"
-        assert all(node.said("partition_suspected") and node.said("partition_over") for node in swarm.alive())
+    swarm = swarm_of(6, seed)
+    here, there = ("n0", "n1", "n2"), ("n3", "n4", "n5")
+    swarm.cut(here, there)
+    swarm.run(60)
+    assert all(len(node.node.membership.alive()) == 2 for node in swarm.alive()), story(swarm)
+    before = {node.name: node.node.exchanges.completed for node in swarm.alive()}
+    swarm.run(5)
+    assert all(node.node.exchanges.completed > before[node.name] + 20 for node in swarm.alive()), "both train on"
+    healed_at = swarm.world.now()
+    swarm.network.heal()
+    assert swarm.run(1, lambda: any(linked(swarm, a, b) for a in here for b in there)), story(swarm)
+    assert swarm.run(4, swarm.views_agree), story(swarm)
+    swarm.run(20)
+    assert swarm.views_agree()
+    deaths = [at for node in swarm.alive() for at, name, _ in node.events if name == "member_dead"]
+    assert max(deaths) < healed_at, "nobody is buried for news of the other half's beliefs"
+    assert all(node.said("partition_suspected") and node.said("partition_over") for node in swarm.alive())
 
 
 def test_two_that_lost_each_other_find_each_other_at_once() -> None:

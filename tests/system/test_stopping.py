@@ -49,7 +49,7 @@ def nodes_of(launcher: GossipProcess, count: int) -> list[int]:
     return wait_until(training, 30.0, f"{count} nodes train\n{launcher.story()}")
 
 
-@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_training_node_says_goodbye_and_saves(start_node: Start, write_spec: WriteSpec, number: int) -> None:
     """In order: exit status 0, the model written, and the others hear of it at once."""
     first = start_node(write_spec(), name="first")

@@ -63,10 +63,11 @@ def test_a_swarm_outlives_its_first_node_and_still_lets_others_in(start_node: St
         assert node.wait() == 0, node.story()
 
 
+@pytest.mark.slow
 def test_four_nodes_that_know_three_digits_each_learn_all_ten(
     start: Start, write_spec: WriteSpec, tmp_path: Path
 ) -> None:
-    """The whole promise, small: train, evaluate what was kept, and read an image with it."""
+    """The whole promise, small."""
     # Steps and a run long enough for exchanges to keep up on a machine that others use too: with a batch of 32 a node
     # makes a hundred steps between two of its turns there, and what it ends with is luck (0.42 to 0.93 in six runs;
     # 0.955 to 0.97 now).
@@ -75,7 +76,7 @@ def test_four_nodes_that_know_three_digits_each_learn_all_ten(
     result = start("train", spec, "--nodes", 4, "--alone-steps", 300, "--json").result(60)
     check_shape(result)
     assert result["accuracy_alone_max"] <= 0.35
-    assert result["accuracy_min"] >= 0.8  # so early; the demo and the MNIST runs go to the end
+    assert result["accuracy_min"] >= 0.9
     assert [node["end"] for node in result["nodes"]] == ["finished"] * 4
     assert all(node["exchanges"] > 0 for node in result["nodes"])
 
@@ -86,20 +87,22 @@ def test_four_nodes_that_know_three_digits_each_learn_all_ten(
     one = start("eval", tmp_path / "runs/test/nodes/n2", "--json").result()
     assert one["accuracy"] == result["nodes"][2]["accuracy"]
 
-    draw_digit("4").save(tmp_path / "digit.png")
-    seen = start("predict", "test", "digit.png", "--json").result()
-    assert seen["class"] == "4"
-    assert sum(seen["probabilities"].values()) == pytest.approx(1.0, abs=1e-3)
 
-
-def test_a_single_node_prints_its_result_as_json_and_its_model_evaluates_to_it(
-    start: Start, start_node: Start, write_spec: WriteSpec
+def test_a_single_node_prints_its_result_as_json_and_its_model_evaluates_to_it_and_reads_an_image(
+    start: Start, start_node: Start, write_spec: WriteSpec, tmp_path: Path
 ) -> None:
     """A swarm of one is a swarm."""
-    node = start_node(write_spec(train_samples=30_000), "--json")
+    node = start_node(write_spec(train_samples=100_000), "--json")
     result = node.result(30)
     assert result["why"].startswith("the run is over: ")
-    assert start("eval", node.run, "--json").result()["accuracy"] == result["accuracy"]
+    evaluated = start("eval", node.run, "--json").result()
+    assert evaluated["accuracy"] == result["accuracy"]
+    assert sum(map(sum, evaluated["confusion"])) == evaluated["samples"]
+
+    draw_digit("4").save(tmp_path / "digit.png")
+    seen = start("predict", node.run, "digit.png", "--json").result()
+    assert seen["class"] == "4"
+    assert sum(seen["probabilities"].values()) == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.slow
