@@ -69,9 +69,10 @@ def test_half_of_six_nodes_are_killed_at_once(start_node: Start, write_spec: Wri
 @pytest.mark.timeout(300)
 def test_a_joiner_at_half_time_is_level_within_fifty_steps(start_node: Start, write_spec: WriteSpec) -> None:
     """And its first exchange with somebody comes within 3 s of the start of its process, all others at full speed."""
-    # A run has 40 looks at held-out samples; with so few steps the joiner has one every 13 of its own.
+    # A run has 40 looks at held-out samples; with so few steps, each long enough
+    # for half a run to outlast the start of a process, the joiner has one every 13 of its own.
     spec = write_spec(
-        data_shards=4, model_preset="lenet", train_batch=256, train_samples=40 * 4 * 13 * 256, train_learning_rate=0.05
+        data_shards=4, model_preset="lenet", train_batch=1024, train_samples=40 * 4 * 13 * 1024, train_learning_rate=0.1
     )
     members = start_swarm(start_node, spec, 3, "member")
     progress_of(members[0], 0.5)
