@@ -34,6 +34,7 @@ def settled_step(node: GossipProcess) -> int:
     return second["step"]
 
 
+@pytest.mark.slow
 def test_the_owner_pauses_resumes_slows_and_stops_a_swarm(
     start: Start, start_node: Start, write_spec: WriteSpec
 ) -> None:

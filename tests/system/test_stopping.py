@@ -138,6 +138,7 @@ def test_ctrl_c_ends_a_swarm_in_order(start: Start, write_spec: WriteSpec, tmp_p
         check_saved(run / "nodes" / name)
 
 
+@pytest.mark.slow
 def test_all_nodes_of_a_swarm_are_copied_outside_and_hide_their_ticket(
     start: Start, write_spec: WriteSpec, tmp_path: Path
 ) -> None:
