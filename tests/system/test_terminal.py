@@ -66,7 +66,7 @@ def rows(screen: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_swarm_on_a_terminal_is_a_table_that_fits(write_spec: WriteSpec, tmp_path: Path) -> None:
-    spec = write_spec(train_samples=100_000)
+    spec = write_spec(train_samples=4_000_000)
     screen, status = screen_of(["train", str(spec), "--nodes", "2", "--alone-steps", "50", "--json"], tmp_path)
     assert status == 0, screen
     assert "\x1b[?25l" in screen, "the table was never drawn"
@@ -88,7 +88,7 @@ def test_a_node_stopped_on_a_terminal_gives_the_cursor_back(write_spec: WriteSpe
 
 @pytest.mark.slow
 def test_without_a_terminal_there_are_plain_lines(start: Start, write_spec: WriteSpec) -> None:
-    swarm = start("train", write_spec(train_samples=60_000), "--nodes", 2, "--alone-steps", 0)
+    swarm = start("train", write_spec(train_samples=4_000_000), "--nodes", 2, "--alone-steps", 0)
     assert swarm.wait(60) == 0, swarm.story()
     text = swarm.out.read_text()
     assert "\x1b" not in text
